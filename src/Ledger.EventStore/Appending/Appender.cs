@@ -1,0 +1,258 @@
+using System.Diagnostics;
+using System.Text;
+using System.Threading.Channels;
+using Microsoft.Extensions.Logging;
+using Npgsql;
+
+namespace Ledger.EventStore;
+
+/// <summary>
+/// Group commit: requests of all callers go through one bounded queue into shared transactions. While one batch is in the
+/// database, the next is being gathered. Several appenders, in one process or many, work on one database: the append lock
+/// puts their transactions in order.
+/// </summary>
+public sealed partial class Appender : IAsyncDisposable
+{
+    private readonly NpgsqlDataSource _database;
+    private readonly EventTypes _types;
+    private readonly EventStoreOptions _options;
+    private readonly LedgerClock _clock;
+    private readonly ILogger<Appender> _logger;
+    private readonly long _lockKey;
+    private readonly Channel<PendingAppend> _queue;
+    private readonly Task _loop;
+    private NpgsqlConnection? _connection;
+    private volatile bool _stopping;
+
+    /// <summary>Starts taking requests.</summary>
+    public Appender(NpgsqlDataSource database, EventTypes types, EventStoreOptions options, LedgerClock clock, ILogger<Appender> logger)
+    {
+        _database = database;
+        _types = types;
+        _options = options;
+        _clock = clock;
+        _logger = logger;
+        _lockKey = AppendLockKey(options.Schema);
+        _queue = Channel.CreateBounded<PendingAppend>(new BoundedChannelOptions(options.QueueCapacity) { SingleReader = true });
+        _loop = Task.Run(GatherAndStore);
+    }
+
+    /// <summary>Raised after each commit that stored events, with the last position.</summary>
+    public event Action<long>? Committed;
+
+    /// <summary>Requests that wait for a transaction.</summary>
+    public int QueueLength => _queue.Reader.Count;
+
+    /// <summary>
+    /// Stores the events of a request, or says why not. Cancelling before its transaction starts takes the request out; from
+    /// then on the outcome is awaited, because it happens.
+    /// </summary>
+    /// <exception cref="AppendQueueFullException">The queue is full; nothing was stored.</exception>
+    /// <exception cref="EventStoreUnavailableException">The database is away.</exception>
+    public async Task<AppendResult> Append(AppendRequest request, CancellationToken cancellation = default)
+    {
+        using var activity = Telemetry.Source.StartActivity("append", ActivityKind.Producer);
+        using var pending = new PendingAppend(request, _types);
+        cancellation.ThrowIfCancellationRequested();
+        if (!_queue.Writer.TryWrite(pending))
+        {
+            throw _queue.Reader.Completion.IsCompleted || _stopping
+                ? new EventStoreUnavailableException("The service is stopping.", outcomeUnknown: false)
+                : new AppendQueueFullException(_options.QueueCapacity);
+        }
+
+        pending.WatchCancellation(cancellation);
+        var result = await pending.Completion;
+        activity?.SetTag("ledger.position", result.LastPosition);
+        activity?.SetTag("ledger.append.outcome", result.Outcome.ToString());
+        return result;
+    }
+
+    /// <summary>Takes no more requests and returns when all that wait are answered.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        _stopping = true;
+        _queue.Writer.TryComplete();
+        await _loop;
+        await DropConnection();
+    }
+
+    /// <summary>The advisory lock that orders all appends to one schema; the same in every process.</summary>
+    internal static long AppendLockKey(string schema)
+    {
+        var key = 0xcbf29ce484222325UL; // FNV-1a, 64 bit
+        foreach (var value in Encoding.UTF8.GetBytes($"ledger.append:{schema}"))
+        {
+            key = (key ^ value) * 0x100000001b3UL;
+        }
+
+        return (long)key;
+    }
+
+    private async Task GatherAndStore()
+    {
+        var reader = _queue.Reader;
+        PendingAppend? next = null;
+        var storing = Task.CompletedTask;
+        while (next is not null || await reader.WaitToReadAsync())
+        {
+            var batch = new AppendBatch();
+            while (true)
+            {
+                while ((next is not null || reader.TryRead(out next)) && batch.HasRoomFor(next, _options))
+                {
+                    batch.Add(next);
+                    next = null;
+                }
+
+                if (storing.IsCompleted)
+                {
+                    break;
+                }
+
+                // The database is busy: gather what comes meanwhile, as long as there is room.
+                var more = next is null && !reader.Completion.IsCompleted;
+                await (more ? Task.WhenAny(storing, reader.WaitToReadAsync().AsTask()) : storing);
+            }
+
+            storing = Store(batch);
+        }
+
+        await storing;
+    }
+
+    private async Task Store(AppendBatch batch)
+    {
+        var requests = batch.Requests;
+        requests.RemoveAll(request => !request.TryStart());
+        if (requests.Count == 0)
+        {
+            return;
+        }
+
+        foreach (var request in requests)
+        {
+            Telemetry.AppendQueueTime.Record(Stopwatch.GetElapsedTime(request.Enqueued).TotalSeconds);
+        }
+
+        try
+        {
+            await StoreUntilKnown(batch);
+        }
+        catch (Exception exception)
+        {
+            LogBug(exception, requests.Count);
+            await DropConnection();
+            requests.ForEach(request => request.Fail(exception));
+        }
+    }
+
+    /// <summary>
+    /// Stores a batch. When the connection is lost, even in mid-commit, the batch is run again: it waits for the append lock,
+    /// and so for the end of the lost transaction, and finds by the event ids whether that had been committed.
+    /// </summary>
+    private async Task StoreUntilKnown(AppendBatch batch)
+    {
+        var started = Stopwatch.GetTimestamp();
+        var pause = TimeSpan.FromMilliseconds(20);
+        while (true)
+        {
+            try
+            {
+                var transaction = new AppendTransaction(await Connect(), batch, _lockKey, _clock.GetUtcNow());
+                var answers = await transaction.Run(CancellationToken.None);
+                _clock.Observe(transaction.RecordedAt);
+                if (transaction.StoredEvents > 0)
+                {
+                    Telemetry.AppendedEvents.Add(transaction.StoredEvents);
+                    Telemetry.AppendBatchSize.Record(transaction.StoredEvents);
+                    Committed?.Invoke(transaction.Head);
+                }
+
+                foreach (var (request, result) in answers)
+                {
+                    request.Complete(result);
+                }
+
+                return;
+            }
+            catch (Exception exception) when (DatabaseErrors.IsRefusedData(exception))
+            {
+                await DropConnection();
+                if (batch.Requests.Count == 1)
+                {
+                    batch.Requests[0].Fail(exception);
+                    return;
+                }
+
+                foreach (var request in batch.Requests)
+                {
+                    await StoreUntilKnown(AppendBatch.Of(request));
+                }
+
+                return;
+            }
+            catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception) || DatabaseErrors.IsNumberTaken(exception))
+            {
+                await DropConnection();
+                if (Stopwatch.GetElapsedTime(started) > _options.AppendRetryWindow)
+                {
+                    LogUnavailable(exception, batch.Requests.Count);
+                    batch.Requests.ForEach(request => request.Fail(new EventStoreUnavailableException(
+                        "The event store can't be reached.", outcomeUnknown: request.Attempted, exception)));
+                    return;
+                }
+
+                await Task.Delay(pause);
+                pause = TimeSpan.FromMilliseconds(Math.Min(500, pause.TotalMilliseconds * 2));
+            }
+        }
+    }
+
+    private async Task<NpgsqlConnection> Connect()
+    {
+        if (_connection is null)
+        {
+            var connection = await _database.OpenConnectionAsync();
+            try
+            {
+                // A node that is stopped while it holds the append lock must not hold up the others for ever.
+                await using var command = new NpgsqlCommand(
+                    $"set idle_in_transaction_session_timeout = '{(int)_options.AppendRetryWindow.TotalMilliseconds}ms'", connection);
+                await command.ExecuteNonQueryAsync();
+                _connection = connection;
+            }
+            catch
+            {
+                await connection.DisposeAsync();
+                throw;
+            }
+        }
+
+        return _connection;
+    }
+
+    /// <summary>Gives the connection up for good; its transaction, if any is left, is rolled back with it.</summary>
+    private async Task DropConnection()
+    {
+        if (_connection is { } connection)
+        {
+            _connection = null;
+            try
+            {
+                NpgsqlConnection.ClearPool(connection);
+                await connection.DisposeAsync();
+            }
+            catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception))
+            {
+                // It was broken already.
+            }
+        }
+    }
+
+    [LoggerMessage(LogLevel.Error, "Storing a batch of {Requests} requests failed")]
+    private partial void LogBug(Exception exception, int requests);
+
+    [LoggerMessage(LogLevel.Warning, "The database is away: {Requests} requests are refused")]
+    private partial void LogUnavailable(Exception exception, int requests);
+}

@@ -1,0 +1,126 @@
+using System.Diagnostics;
+using System.Text;
+using System.Text.Json;
+
+namespace Ledger.EventStore;
+
+/// <summary>A request on its way through the appender, its events already serialised by the caller's thread.</summary>
+internal sealed class PendingAppend : IDisposable
+{
+    private const int Waiting = 0, Started = 1, Withdrawn = 2;
+
+    private readonly TaskCompletionSource<AppendResult> _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private CancellationTokenRegistration _cancellation;
+    private int _state = Waiting;
+
+    public PendingAppend(AppendRequest request, EventTypes types)
+    {
+        Request = request;
+        Id = request.IdempotencyId ?? EventId.New();
+        Enqueued = Stopwatch.GetTimestamp();
+        foreach (var append in request.Appends)
+        {
+            EventCount += append.Events.Count;
+        }
+
+        if (EventCount is 0 or > EventStoreOptions.MaxRequestEvents)
+        {
+            throw new ArgumentException($"A request holds 1 to {EventStoreOptions.MaxRequestEvents} events, not {EventCount}.", nameof(request));
+        }
+
+        Headers = MakeHeaders();
+        Events = new PendingEvent[EventCount];
+        var index = 0;
+        foreach (var append in request.Appends)
+        {
+            foreach (var data in append.Events)
+            {
+                var type = types.Of(data.GetType());
+                var json = JsonSerializer.SerializeToUtf8Bytes(data, type.Json);
+                if (json.Length > EventStoreOptions.MaxEventBytes)
+                {
+                    throw new ArgumentException($"An event holds at most {EventStoreOptions.MaxEventBytes} bytes; this {type.Name} has {json.Length}.", nameof(request));
+                }
+
+                Bytes += json.Length;
+                Events[index] = new PendingEvent(append.StreamId, append.Type, type, json, EventId.Next(Id, index));
+                index++;
+            }
+        }
+    }
+
+    public AppendRequest Request { get; }
+
+    /// <summary>The first event's id.</summary>
+    public Guid Id { get; }
+
+    public PendingEvent[] Events { get; }
+
+    public int EventCount { get; }
+
+    public int Bytes { get; }
+
+    public string Headers { get; }
+
+    public long Enqueued { get; }
+
+    /// <summary>Set once a transaction has tried to store this request: finding its id afterwards means that it succeeded.</summary>
+    public bool Attempted { get; set; }
+
+    public Task<AppendResult> Completion => _completion.Task;
+
+    /// <summary>From here on the caller's cancellation takes the request out, until <see cref="TryStart"/>.</summary>
+    public void WatchCancellation(CancellationToken cancellation) =>
+        _cancellation = cancellation.UnsafeRegister(static (self, token) =>
+        {
+            var pending = (PendingAppend)self!;
+            if (Interlocked.CompareExchange(ref pending._state, Withdrawn, Waiting) == Waiting)
+            {
+                pending._completion.TrySetCanceled(token);
+            }
+        }, this);
+
+    /// <summary>False when the caller has withdrawn the request.</summary>
+    public bool TryStart() => Interlocked.CompareExchange(ref _state, Started, Waiting) == Waiting;
+
+    public void Complete(AppendResult result)
+    {
+        _completion.TrySetResult(result);
+        Telemetry.AppendRequests.Add(1, new KeyValuePair<string, object?>("outcome", OutcomeName(result.Outcome)));
+    }
+
+    public void Fail(Exception exception)
+    {
+        _completion.TrySetException(exception);
+        Telemetry.AppendRequests.Add(1, new KeyValuePair<string, object?>("outcome", "failed"));
+    }
+
+    public void Dispose() => _cancellation.Dispose();
+
+    private static string OutcomeName(AppendOutcome outcome) => outcome switch
+    {
+        AppendOutcome.Appended => "appended",
+        AppendOutcome.Duplicate => "duplicate",
+        AppendOutcome.KeyReused => "key_reused",
+        _ => "condition_failed",
+    };
+
+    /// <summary>The events' headers: how many events the request has, what it asked for, and the trace that caused it.</summary>
+    private string MakeHeaders()
+    {
+        var headers = new StringBuilder("{\"events\":").Append(EventCount);
+        if (Request.Fingerprint is { } fingerprint)
+        {
+            headers.Append(",\"fingerprint\":\"").Append(JsonEncodedText.Encode(fingerprint)).Append('"');
+        }
+
+        if (Activity.Current is { IdFormat: ActivityIdFormat.W3C, Recorded: true, Id: { } traceParent })
+        {
+            headers.Append(",\"traceparent\":\"").Append(traceParent).Append('"');
+        }
+
+        return headers.Append('}').ToString();
+    }
+}
+
+internal readonly record struct PendingEvent(string StreamId, string StreamType, EventType Type, byte[] Json, Guid Id);

@@ -1,0 +1,35 @@
+using Microsoft.Extensions.Logging;
+using Npgsql;
+
+namespace Ledger.EventStore;
+
+/// <summary>Connections as the event store needs them.</summary>
+public static class EventStoreDatabase
+{
+    /// <summary>Statements each connection keeps prepared.</summary>
+    public const int MaxPreparedStatements = 200;
+
+    /// <summary>
+    /// A pool on the given connection string whose connections look into the store's schema, keep their statements prepared,
+    /// and are known to the server under <paramref name="applicationName"/>.
+    /// </summary>
+    public static NpgsqlDataSource Connect(
+        string connectionString, EventStoreOptions options, string applicationName, int maxPoolSize, ILoggerFactory? loggers = null)
+    {
+        var builder = new NpgsqlDataSourceBuilder(connectionString)
+        {
+            ConnectionStringBuilder =
+            {
+                SearchPath = options.Schema,
+                ApplicationName = applicationName,
+                MaxAutoPrepare = MaxPreparedStatements,
+                AutoPrepareMinUsages = 2,
+                MaxPoolSize = maxPoolSize,
+                KeepAlive = 10,
+                Timezone = "UTC",
+                IncludeErrorDetail = false,
+            },
+        };
+        return builder.UseLoggerFactory(loggers).Build();
+    }
+}

@@ -1,0 +1,375 @@
+using System.Diagnostics;
+using System.Diagnostics.Metrics;
+using Microsoft.Extensions.Logging;
+using Npgsql;
+
+namespace Ledger.EventStore;
+
+/// <summary>
+/// Every node starts one; the one that holds the lease keeps all views. It reads each batch once for all views that stand at
+/// the same position and commits their rows and their progress together, so each view is exactly-once and all agree.
+/// </summary>
+public sealed partial class Daemon : IAsyncDisposable
+{
+    private readonly NpgsqlDataSource _database;
+    private readonly EventReader _reader;
+    private readonly IReadOnlyList<IProjection> _projections;
+    private readonly Views _views;
+    private readonly LedgerClock _clock;
+    private readonly EventStoreOptions _options;
+    private readonly ILogger<Daemon> _logger;
+    private readonly RebuildRunner _rebuild;
+    private readonly CancellationTokenSource _stopping = new();
+    private readonly SemaphoreSlim _wake = new(0, 1);
+    private readonly SemaphoreSlim _beat = new(0, 1);
+    private readonly string _holder = $"{Environment.MachineName}/{Environment.ProcessId}/{Guid.NewGuid():N}";
+    private IReadOnlyList<ViewStatus> _statuses = [];
+    private Task[] _loops = [];
+    private long _epoch;
+
+    /// <summary>A daemon that does nothing until <see cref="Start"/>.</summary>
+    public Daemon(
+        NpgsqlDataSource database, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations, Views views,
+        LedgerClock clock, EventStoreOptions options, ILogger<Daemon> logger)
+    {
+        _database = database;
+        _reader = reader;
+        _projections = projections;
+        _views = views;
+        _clock = clock;
+        _options = options;
+        _logger = logger;
+        _rebuild = new RebuildRunner(database, reader, projections, migrations, options, logger, () => Epoch);
+        Telemetry.Meter.CreateObservableGauge(
+            "ledger.projection.lag.events", () => Gauge(s => s.LagEvents), "{event}", "Events a view has yet to fold");
+        Telemetry.Meter.CreateObservableGauge(
+            "ledger.projection.lag", () => Gauge(s => s.LagSeconds), "s", "Age of the oldest event a view has yet to fold");
+        Telemetry.Meter.CreateObservableGauge(
+            "ledger.projection.position", () => Gauge(s => s.Position), "{event}", "The position of a view");
+        Telemetry.Meter.CreateObservableGauge(
+            "ledger.projection.rebuild.position", () => Gauge(s => s.RebuildPosition ?? 0), "{event}", "The position of a view's rebuild");
+    }
+
+    /// <summary>Whether this node keeps the views.</summary>
+    public bool IsLeader => Epoch != 0;
+
+    /// <summary>Raised after each commit of views, with the events folded; only on the node that keeps them.</summary>
+    public event Action<long>? Projected;
+
+    private long Epoch => Volatile.Read(ref _epoch);
+
+    /// <summary>Starts listening, asking for the lease, and, with it, projecting.</summary>
+    public void Start() => _loops = [Task.Run(Listen), Task.Run(Heartbeat), Task.Run(ProjectWhileLeading)];
+
+    /// <summary>Says that there are new events, without waiting for the notification to come back from the database.</summary>
+    public void Wake() => Signal(_wake);
+
+    /// <summary>Stops at the end of the batch under way and gives the lease back, so that another node takes over at once.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        if (_loops.Length == 0)
+        {
+            return;
+        }
+
+        await _stopping.CancelAsync();
+        await Task.WhenAll(_loops);
+        await _rebuild.DisposeAsync();
+        if (Epoch != 0)
+        {
+            try
+            {
+                await using var command = _database.CreateCommand(
+                    "update daemon_lease set expires_at = '-infinity' where name = 'daemon' and epoch = $1");
+                command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = Epoch });
+                await command.ExecuteNonQueryAsync();
+            }
+            catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception))
+            {
+                LogAway(exception); // the lease runs out by itself
+            }
+        }
+
+        _loops = [];
+    }
+
+    /// <summary>Hears of new events, of other nodes' progress and of requests. What it misses the heartbeat finds.</summary>
+    private async Task Listen()
+    {
+        while (!_stopping.IsCancellationRequested)
+        {
+            try
+            {
+                await using var connection = await _database.OpenConnectionAsync(_stopping.Token);
+                var moved = false;
+                connection.Notification += (_, notification) =>
+                {
+                    moved |= notification.Channel == Channels.ViewsMoved;
+                    Signal(_wake);
+                };
+                await using (var command = new NpgsqlCommand($"listen {Channels.EventsAppended}; listen {Channels.ViewsMoved}", connection))
+                {
+                    await command.ExecuteNonQueryAsync(_stopping.Token);
+                }
+
+                while (true)
+                {
+                    await connection.WaitAsync(_stopping.Token);
+                    if (moved && !IsLeader && _views.HasWaiters)
+                    {
+                        await _views.Refresh(_stopping.Token);
+                    }
+                    else if (moved && IsLeader)
+                    {
+                        Signal(_beat);
+                    }
+
+                    moved = false;
+                }
+            }
+            catch (Exception exception) when (Expected(exception))
+            {
+                await Pause(_options.HeartbeatInterval);
+            }
+        }
+    }
+
+    /// <summary>One statement a beat: takes or renews the lease, on the database's clock, and reads every view's status.</summary>
+    private async Task Heartbeat()
+    {
+        var confirmed = Stopwatch.GetTimestamp();
+        while (!_stopping.IsCancellationRequested)
+        {
+            try
+            {
+                var asked = Stopwatch.GetTimestamp();
+                var (epoch, statuses) = await Beat(_stopping.Token);
+                confirmed = asked;
+                if (epoch != Epoch)
+                {
+                    Volatile.Write(ref _epoch, epoch);
+                    LogLeading(epoch != 0, epoch);
+                }
+
+                _statuses = statuses;
+                _views.Learn(statuses);
+                Signal(_wake);
+            }
+            catch (Exception exception) when (Expected(exception))
+            {
+                if (Stopwatch.GetElapsedTime(confirmed) > _options.LeaseDuration && IsLeader)
+                {
+                    Volatile.Write(ref _epoch, 0);
+                    LogLeading(false, 0);
+                }
+            }
+
+            try
+            {
+                await _beat.WaitAsync(_options.HeartbeatInterval, _stopping.Token);
+            }
+            catch (OperationCanceledException)
+            {
+                return;
+            }
+        }
+    }
+
+    private async Task<(long Epoch, IReadOnlyList<ViewStatus> Statuses)> Beat(CancellationToken cancellation)
+    {
+        await using var command = _database.CreateCommand(
+            $"""
+             with lease as (
+               insert into daemon_lease (name, holder, epoch, expires_at) values ('daemon', $1, 1, clock_timestamp() + $2)
+               on conflict (name) do update set
+                 holder = excluded.holder, expires_at = excluded.expires_at,
+                 epoch = daemon_lease.epoch + case when daemon_lease.holder = excluded.holder then 0 else 1 end
+               where daemon_lease.holder = excluded.holder or daemon_lease.expires_at < clock_timestamp()
+               returning epoch
+             )
+             select coalesce((select epoch from lease), 0), {Views.StatusColumns} from {Views.StatusFrom} order by p.name
+             """);
+        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = _holder });
+        command.Parameters.Add(new NpgsqlParameter<TimeSpan> { TypedValue = _options.LeaseDuration });
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var epoch = 0L;
+        var statuses = new List<ViewStatus>();
+        while (await reader.ReadAsync(cancellation))
+        {
+            epoch = reader.GetInt64(0);
+            statuses.Add(Views.ReadStatus(reader, 1));
+        }
+
+        return (epoch, statuses);
+    }
+
+    private async Task ProjectWhileLeading()
+    {
+        while (!_stopping.IsCancellationRequested)
+        {
+            try
+            {
+                await _wake.WaitAsync(_options.HeartbeatInterval, _stopping.Token);
+                if (Epoch is not 0 and var epoch)
+                {
+                    await CatchUp(epoch);
+                }
+            }
+            catch (ProjectionFencedException)
+            {
+                Volatile.Write(ref _epoch, 0); // another node has taken over; the next beat tells
+            }
+            catch (Exception exception) when (Expected(exception))
+            {
+                LogAway(exception);
+                await Pause(TimeSpan.FromMilliseconds(200));
+            }
+            catch (Exception exception)
+            {
+                LogBug(exception);
+                await Pause(_options.HeartbeatInterval);
+            }
+        }
+    }
+
+    /// <summary>Brings every running view to the head: those at one position together, the ones behind up to the next ones.</summary>
+    private async Task CatchUp(long epoch)
+    {
+        while (!_stopping.IsCancellationRequested && Epoch == epoch)
+        {
+            var statuses = await _views.Refresh(_stopping.Token);
+            await _rebuild.Attend(statuses, epoch, _stopping.Token);
+            var groups = statuses
+                .Where(s => s.State == "running").GroupBy(s => s.Position).OrderBy(g => g.Key)
+                .Select(g => (Position: g.Key, Members: _projections.Where(p => g.Any(s => s.Name == p.Name)).ToArray()))
+                .Where(g => g.Members.Length > 0).ToArray();
+            var idle = true;
+            for (var i = 0; i < groups.Length; i++)
+            {
+                var upTo = i + 1 < groups.Length ? groups[i + 1].Position : long.MaxValue;
+                idle &= await ProjectGroup(groups[i].Members, groups[i].Position, upTo, epoch, groups.Length == 1);
+            }
+
+            if (idle)
+            {
+                return;
+            }
+        }
+    }
+
+    /// <summary>
+    /// Folds what lies after <paramref name="position"/> for one group of views; alone, it goes on until the head or until
+    /// something was asked for. Returns whether there was nothing to do.
+    /// </summary>
+    private async Task<bool> ProjectGroup(IProjection[] members, long position, long upTo, long epoch, bool alone)
+    {
+        var idle = true;
+        await using var reading = await _database.OpenConnectionAsync(_stopping.Token);
+        await using var writing = await _database.OpenConnectionAsync(_stopping.Token);
+        var page = await _reader.ReadPage(reading, position, upTo, _options.MaxProjectionBatch, _stopping.Token);
+        var asked = _statuses;
+        while (page.Count > 0)
+        {
+            idle = false;
+            var events = page;
+            var full = events.Count == _options.MaxProjectionBatch;
+            // Reading the next page and writing this one overlap.
+            var next = full && alone
+                ? _reader.ReadPage(reading, events[^1].Position, upTo, _options.MaxProjectionBatch, _stopping.Token)
+                : Task.FromResult<IReadOnlyList<RecordedEvent>>([]);
+            var whole = false;
+            try
+            {
+                whole = await ProjectOrIsolate(writing, members, events, position, epoch);
+            }
+            finally
+            {
+                page = await next;
+            }
+
+            position = events[^1].Position;
+            if (!whole || !full || !alone || _stopping.IsCancellationRequested || Epoch != epoch || !ReferenceEquals(asked, _statuses))
+            {
+                break;
+            }
+        }
+
+        return idle;
+    }
+
+    /// <summary>Projects a batch; when a view fails, the others go on and that one is brought to just before the event it can't fold.</summary>
+    private async Task<bool> ProjectOrIsolate(
+        NpgsqlConnection connection, IProjection[] members, IReadOnlyList<RecordedEvent> events, long from, long epoch)
+    {
+        try
+        {
+            await ProjectionBatch.Run(connection, members, events, from, epoch, _options, CancellationToken.None);
+            _clock.Observe(events[^1].RecordedAt);
+            _views.Moved(members.Select(m => (m.Name, events[^1].Position)));
+            Projected?.Invoke(events.Count);
+            return true;
+        }
+        catch (ProjectionFailedException failure)
+        {
+            if (events.Count == 1)
+            {
+                await ProjectionBatch.MarkFailed(connection, failure, events[0].Position, epoch);
+                Telemetry.ProjectionFailures.Add(1, new KeyValuePair<string, object?>("view", failure.Projection.Name));
+                LogFailed(failure.InnerException!, failure.Projection.Name, events[0].Position);
+            }
+            else
+            {
+                var half = events.Count / 2;
+                var first = events.Take(half).ToArray();
+                if (await ProjectOrIsolate(connection, [failure.Projection], first, from, epoch))
+                {
+                    await ProjectOrIsolate(connection, [failure.Projection], [.. events.Skip(half)], first[^1].Position, epoch);
+                }
+            }
+
+            var others = members.Where(m => m != failure.Projection).ToArray();
+            if (others.Length > 0)
+            {
+                await ProjectOrIsolate(connection, others, events, from, epoch);
+            }
+
+            return false;
+        }
+    }
+
+    private IEnumerable<Measurement<double>> Gauge(Func<ViewStatus, double> value) =>
+        _views.Latest.Select(s => new Measurement<double>(value(s), new KeyValuePair<string, object?>("view", s.Name)));
+
+    private bool Expected(Exception exception) =>
+        (exception is OperationCanceledException && _stopping.IsCancellationRequested) || DatabaseErrors.IsUnavailable(exception);
+
+    private Task Pause(TimeSpan time) =>
+        Task.Delay(time, _stopping.Token).ContinueWith(_ => { }, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+
+    private static void Signal(SemaphoreSlim signal)
+    {
+        try
+        {
+            if (signal.CurrentCount == 0)
+            {
+                signal.Release();
+            }
+        }
+        catch (SemaphoreFullException)
+        {
+            // Someone else has signalled just now.
+        }
+    }
+
+    [LoggerMessage(LogLevel.Information, "This node keeps the views: {Leading} (epoch {Epoch})")]
+    private partial void LogLeading(bool leading, long epoch);
+
+    [LoggerMessage(LogLevel.Warning, "The daemon waits for the database")]
+    private partial void LogAway(Exception exception);
+
+    [LoggerMessage(LogLevel.Error, "The view {View} has stopped at position {Position}")]
+    private partial void LogFailed(Exception exception, string view, long position);
+
+    [LoggerMessage(LogLevel.Error, "The daemon failed and tries again")]
+    private partial void LogBug(Exception exception);
+}

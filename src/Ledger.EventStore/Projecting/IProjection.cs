@@ -1,0 +1,25 @@
+using Npgsql;
+
+namespace Ledger.EventStore;
+
+/// <summary>
+/// Keeps one view: which events it folds, and how a batch of them changes its tables. It has no clock and no randomness, so
+/// that a rebuild gives the same rows. Its SQL names tables without a schema: a rebuild runs it on tables elsewhere.
+/// </summary>
+public interface IProjection
+{
+    /// <summary>The view's name; its progress is the row <c>Name:All</c> of <c>mt_event_progression</c>.</summary>
+    string Name { get; }
+
+    /// <summary>The kinds of events it folds.</summary>
+    IReadOnlyCollection<Type> Events { get; }
+
+    /// <summary>Its tables; each is created by the migration of that name.</summary>
+    IReadOnlyList<string> Tables { get; }
+
+    /// <summary>
+    /// Folds the events, in order of position, and writes the changed rows through <paramref name="connection"/>, inside the
+    /// daemon's transaction: rows and progress are committed together. What it throws stops this view at that event.
+    /// </summary>
+    Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation);
+}

@@ -1,0 +1,122 @@
+using System.Diagnostics;
+using Npgsql;
+
+namespace Ledger.EventStore;
+
+/// <summary>One batch for one group of views, in one transaction.</summary>
+internal static class ProjectionBatch
+{
+    /// <summary>
+    /// Lets each view write its rows, moves the progress of all from <paramref name="from"/> to the last event, and commits. The
+    /// progress only moves from where this batch began and only under the epoch this node leads with: of two nodes that both
+    /// think they lead, one commits.
+    /// </summary>
+    /// <exception cref="ProjectionFailedException">A view could not fold the batch; nothing was written.</exception>
+    /// <exception cref="ProjectionFencedException">Another node leads, or has projected this; nothing was written.</exception>
+    public static async Task Run(
+        NpgsqlConnection connection, IReadOnlyList<IProjection> views, IReadOnlyList<RecordedEvent> events, long from, long epoch,
+        EventStoreOptions options, CancellationToken cancellation)
+    {
+        var started = Stopwatch.GetTimestamp();
+        using var activity = Telemetry.Source.StartActivity(
+            "project", ActivityKind.Consumer, default(ActivityContext), tags: null, links: Telemetry.Source.HasListeners() ? Links(events) : null);
+        activity?.SetTag("ledger.position", events[^1].Position);
+        activity?.SetTag("ledger.events", events.Count);
+        await using var transaction = await connection.BeginTransactionAsync(cancellation);
+        foreach (var view in views)
+        {
+            await Fold(view, events, connection, cancellation);
+        }
+
+        await using var progress = new NpgsqlCommand(
+            """
+            with moved as (
+              update mt_event_progression set last_seq_id = $1, last_updated = now()
+              where name = any($2) and last_seq_id = $3
+                and exists (select from daemon_lease where name = 'daemon' and epoch = $4)
+              returning name
+            ),
+            noted as (update projections set recorded_at = $5 where name || ':All' in (select name from moved))
+            select count(*), pg_notify($6, '') from moved
+            """, connection)
+        {
+            Parameters =
+            {
+                new NpgsqlParameter<long> { TypedValue = events[^1].Position },
+                new NpgsqlParameter<string[]> { TypedValue = [.. views.Select(v => EventReader.ProgressionName(v.Name))] },
+                new NpgsqlParameter<long> { TypedValue = from },
+                new NpgsqlParameter<long> { TypedValue = epoch },
+                new NpgsqlParameter<DateTimeOffset> { TypedValue = events[^1].RecordedAt },
+                new NpgsqlParameter<string> { TypedValue = Channels.ViewsMoved },
+            },
+        };
+        if ((long)(await progress.ExecuteScalarAsync(cancellation))! != views.Count)
+        {
+            throw new ProjectionFencedException();
+        }
+
+        await transaction.CommitAsync(cancellation);
+        Telemetry.ProjectTime.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
+    }
+
+    /// <summary>Gives a view those of the events that it folds.</summary>
+    public static async Task Fold(IProjection view, IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    {
+        var handled = view.Events;
+        var relevant = events.Where(e => e.Data is { } data && handled.Contains(data.GetType())).ToArray();
+        if (relevant.Length == 0)
+        {
+            return;
+        }
+
+        try
+        {
+            await view.Project(relevant, connection, cancellation);
+        }
+        catch (Exception exception) when (!DatabaseErrors.IsUnavailable(exception) && exception is not OperationCanceledException)
+        {
+            throw new ProjectionFailedException(view, exception);
+        }
+
+        Telemetry.ProjectedEvents.Add(relevant.Length, new KeyValuePair<string, object?>("view", view.Name));
+    }
+
+    /// <summary>Stops a view at an event, unless another node has taken over: then the failure may be the other node's success.</summary>
+    public static async Task MarkFailed(NpgsqlConnection connection, ProjectionFailedException failure, long position, long epoch)
+    {
+        await using var command = new NpgsqlCommand(
+            """
+            update projections set state = 'failed', failed_position = $1, error = $2
+            where name = $3 and state = 'running' and exists (select from daemon_lease where name = 'daemon' and epoch = $4 and expires_at > clock_timestamp())
+            """, connection)
+        {
+            Parameters =
+            {
+                new NpgsqlParameter<long> { TypedValue = position },
+                new NpgsqlParameter<string> { TypedValue = failure.InnerException!.ToString() },
+                new NpgsqlParameter<string> { TypedValue = failure.Projection.Name },
+                new NpgsqlParameter<long> { TypedValue = epoch },
+            },
+        };
+        await command.ExecuteNonQueryAsync();
+    }
+
+    /// <summary>Links to the commands whose events are in the batch, as many as exporters accept by default.</summary>
+    private static IEnumerable<ActivityLink> Links(IReadOnlyList<RecordedEvent> events)
+    {
+        const int MaxLinks = 128;
+        return events.Select(e => e.TraceParent).OfType<string>().Distinct().Take(MaxLinks)
+            .Select(parent => ActivityContext.TryParse(parent, null, isRemote: true, out var context) ? context : default)
+            .Where(context => context != default)
+            .Select(context => new ActivityLink(context));
+    }
+}
+
+/// <summary>A view could not fold an event; the inner exception says why.</summary>
+internal sealed class ProjectionFailedException(IProjection projection, Exception inner) : Exception($"{projection.Name} failed.", inner)
+{
+    public IProjection Projection { get; } = projection;
+}
+
+/// <summary>This node does not lead any more.</summary>
+internal sealed class ProjectionFencedException() : Exception("Another node keeps the views.");

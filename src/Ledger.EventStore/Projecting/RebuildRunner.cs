@@ -1,0 +1,211 @@
+using Microsoft.Extensions.Logging;
+using Npgsql;
+
+namespace Ledger.EventStore;
+
+/// <summary>
+/// Rebuilds views without downtime. A rebuild folds the log from the start into the view's tables in a schema of its own, at
+/// its own pace; when it is close behind, the daemon, between two batches, folds the rest and swaps the tables in.
+/// </summary>
+internal sealed partial class RebuildRunner(
+    NpgsqlDataSource database, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations, EventStoreOptions options,
+    ILogger logger, Func<long> currentEpoch) : IAsyncDisposable
+{
+    private readonly Dictionary<string, Task> _running = [];
+    private readonly CancellationTokenSource _stopping = new();
+
+    /// <summary>Starts what was asked for and swaps in what has caught up. Called by the daemon between batches.</summary>
+    public async Task Attend(IReadOnlyList<ViewStatus> statuses, long epoch, CancellationToken cancellation)
+    {
+        foreach (var status in statuses)
+        {
+            if (status.Rebuild is not ("requested" or "running") || projections.FirstOrDefault(p => p.Name == status.Name) is not { } view)
+            {
+                continue;
+            }
+
+            if (_running.TryGetValue(view.Name, out var run) && !run.IsCompleted)
+            {
+                continue;
+            }
+
+            if (status.Rebuild == "requested")
+            {
+                await Prepare(view, epoch, cancellation);
+            }
+
+            var behind = status.Position + status.LagEvents - (status.Rebuild == "requested" ? 0 : status.RebuildPosition ?? 0);
+            if (behind > options.MaxProjectionBatch)
+            {
+                _running[view.Name] = Task.Run(() => FoldBulk(view, epoch), CancellationToken.None);
+            }
+            else
+            {
+                await Guard(view, epoch, () => FinishAndSwap(view, status, epoch, cancellation));
+            }
+        }
+    }
+
+    /// <summary>Interrupts the rebuilds under way; they go on when a daemon attends to them again.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        await _stopping.CancelAsync();
+        await Task.WhenAll(_running.Values);
+        _stopping.Dispose();
+    }
+
+    private string ShadowSchema(IProjection view) => $"{options.Schema}_rebuild_{view.Name.ToLowerInvariant()}";
+
+    /// <summary>Makes empty tables, exactly as the migrations make the live ones.</summary>
+    private async Task Prepare(IProjection view, long epoch, CancellationToken cancellation)
+    {
+        await using var connection = await database.OpenConnectionAsync(cancellation);
+        await using var transaction = await connection.BeginTransactionAsync(cancellation);
+        await Execute(connection, $"drop schema if exists \"{ShadowSchema(view)}\" cascade; create schema \"{ShadowSchema(view)}\"; set local search_path = \"{ShadowSchema(view)}\"");
+        foreach (var table in view.Tables)
+        {
+            await Execute(connection, migrations.Creating(table).Sql);
+        }
+
+        await Execute(connection, $"set local search_path = \"{options.Schema}\"");
+        await Note(connection, view, "rebuild = 'running', rebuild_position = 0", epoch);
+        await transaction.CommitAsync(cancellation);
+    }
+
+    private Task FoldBulk(IProjection view, long epoch) => Guard(view, epoch, async () =>
+    {
+        await using var connection = await database.OpenConnectionAsync(_stopping.Token);
+        await using var reading = await database.OpenConnectionAsync(_stopping.Token);
+        var position = await RebuildPosition(connection, view);
+        var page = await reader.ReadPage(reading, position, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
+        while (page.Count == options.MaxProjectionBatch && currentEpoch() == epoch)
+        {
+            var events = page;
+            var next = reader.ReadPage(reading, events[^1].Position, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
+            try
+            {
+                await FoldPage(connection, view, events, epoch);
+            }
+            finally
+            {
+                page = await next;
+            }
+        }
+    });
+
+    private async Task FoldPage(NpgsqlConnection connection, IProjection view, IReadOnlyList<RecordedEvent> events, long epoch)
+    {
+        await using var transaction = await connection.BeginTransactionAsync();
+        await FoldIntoShadow(connection, view, events);
+        await Note(connection, view, $"rebuild_position = {events[^1].Position}", epoch);
+        await transaction.CommitAsync();
+    }
+
+    private async Task FoldIntoShadow(NpgsqlConnection connection, IProjection view, IReadOnlyList<RecordedEvent> events)
+    {
+        await Execute(connection, $"set local search_path = \"{ShadowSchema(view)}\", \"{options.Schema}\"");
+        await ProjectionBatch.Fold(view, events, connection, CancellationToken.None);
+        await Execute(connection, $"set local search_path = \"{options.Schema}\"");
+    }
+
+    /// <summary>Folds what is left and puts the new tables in the place of the live ones, in one transaction.</summary>
+    private async Task FinishAndSwap(IProjection view, ViewStatus status, long epoch, CancellationToken cancellation)
+    {
+        await using var connection = await database.OpenConnectionAsync(cancellation);
+        await using var transaction = await connection.BeginTransactionAsync(cancellation);
+        var position = await RebuildPosition(connection, view);
+        // A view that runs keeps its company: it goes on from where the others stand. A stopped one comes up to the head.
+        var upTo = status.State == "running" ? Math.Max(status.Position, position) : long.MaxValue;
+        await using (var reading = await database.OpenConnectionAsync(cancellation))
+        {
+            while (await reader.ReadPage(reading, position, upTo, options.MaxProjectionBatch, cancellation) is { Count: > 0 } events)
+            {
+                await FoldIntoShadow(connection, view, events);
+                position = events[^1].Position;
+            }
+        }
+
+        await Execute(connection, "set local lock_timeout = '5s'");
+        foreach (var table in view.Tables)
+        {
+            await Execute(connection, $"drop table \"{table}\"; alter table \"{ShadowSchema(view)}\".\"{table}\" set schema \"{options.Schema}\"");
+        }
+
+        await Execute(connection, $"drop schema \"{ShadowSchema(view)}\" cascade");
+        await Execute(connection, $"update mt_event_progression set last_seq_id = {position}, last_updated = now() where name = '{EventReader.ProgressionName(view.Name)}'");
+        await Note(
+            connection, view,
+            $"""
+             rebuild = null, rebuild_position = null, rebuild_error = null, rebuilt_at = now(), failed_position = null, error = null,
+             state = case state when 'failed' then 'running' else state end,
+             recorded_at = coalesce((select timestamp from mt_events where seq_id = {position}), recorded_at)
+             """, epoch);
+        await Execute(connection, $"notify {Channels.ViewsMoved}");
+        await transaction.CommitAsync(cancellation);
+        LogRebuilt(view.Name, position);
+    }
+
+    /// <summary>What fails a rebuild ends it, with the reason kept; the live view is untouched.</summary>
+    private async Task Guard(IProjection view, long epoch, Func<Task> work)
+    {
+        try
+        {
+            await work();
+        }
+        catch (Exception exception) when (exception is OperationCanceledException or ProjectionFencedException || DatabaseErrors.IsUnavailable(exception))
+        {
+            LogInterrupted(exception, view.Name); // goes on from its own position at the next occasion
+        }
+        catch (Exception exception)
+        {
+            LogFailed(exception, view.Name);
+            await using var connection = await database.OpenConnectionAsync();
+            await using var command = new NpgsqlCommand(
+                "update projections set rebuild = 'failed', rebuild_error = $1 where name = $2 and exists (select from daemon_lease where name = 'daemon' and epoch = $3)",
+                connection)
+            {
+                Parameters = { new() { Value = (exception.InnerException ?? exception).ToString() }, new() { Value = view.Name }, new() { Value = epoch } },
+            };
+            await command.ExecuteNonQueryAsync();
+        }
+    }
+
+    private static async Task<long> RebuildPosition(NpgsqlConnection connection, IProjection view)
+    {
+        await using var command = new NpgsqlCommand("select coalesce(rebuild_position, 0) from projections where name = $1", connection)
+        {
+            Parameters = { new() { Value = view.Name } },
+        };
+        return (long)(await command.ExecuteScalarAsync())!;
+    }
+
+    /// <summary>Writes to the view's row, if this node still leads and the rebuild was not asked for anew.</summary>
+    private static async Task Note(NpgsqlConnection connection, IProjection view, string change, long epoch)
+    {
+        var expected = change.StartsWith("rebuild = 'running'", StringComparison.Ordinal) ? "requested" : "running";
+        await using var command = new NpgsqlCommand(
+            $"update projections set {change} where name = $1 and rebuild = $2 and exists (select from daemon_lease where name = 'daemon' and epoch = $3)", connection)
+        {
+            Parameters = { new() { Value = view.Name }, new() { Value = expected }, new() { Value = epoch } },
+        };
+        if (await command.ExecuteNonQueryAsync() != 1)
+        {
+            throw new ProjectionFencedException();
+        }
+    }
+
+    private static async Task Execute(NpgsqlConnection connection, string sql)
+    {
+        await using var command = new NpgsqlCommand(sql, connection);
+        await command.ExecuteNonQueryAsync();
+    }
+
+    [LoggerMessage(LogLevel.Information, "The view {View} was rebuilt up to position {Position}")]
+    private partial void LogRebuilt(string view, long position);
+
+    [LoggerMessage(LogLevel.Warning, "The rebuild of {View} was interrupted and goes on later")]
+    private partial void LogInterrupted(Exception exception, string view);
+
+    [LoggerMessage(LogLevel.Error, "The rebuild of {View} failed")]
+    private partial void LogFailed(Exception exception, string view);
+}

@@ -1,0 +1,214 @@
+using Npgsql;
+
+namespace Ledger.EventStore;
+
+/// <summary>
+/// What any node knows and may ask of the views: how far they are, waiting for a position, pausing, resuming, rebuilding.
+/// Requests are rows and notifications; the node that runs the daemon acts on them.
+/// </summary>
+public sealed class Views
+{
+    private readonly NpgsqlDataSource _database;
+    private readonly LedgerClock _clock;
+    private readonly Lock _lock = new();
+    private readonly Dictionary<string, long> _positions;
+    private readonly List<Waiter> _waiters = [];
+    private volatile IReadOnlyList<ViewStatus> _latest = [];
+
+    /// <summary>The views of the program's projections.</summary>
+    public Views(NpgsqlDataSource database, IReadOnlyList<IProjection> projections, LedgerClock clock)
+    {
+        _database = database;
+        _clock = clock;
+        Names = [.. projections.Select(p => p.Name)];
+        _positions = Names.ToDictionary(n => n, _ => 0L);
+    }
+
+    /// <summary>All views.</summary>
+    public IReadOnlyList<string> Names { get; }
+
+    /// <summary>What this node heard last; at most a heartbeat old.</summary>
+    public IReadOnlyList<ViewStatus> Latest => _latest;
+
+    internal bool HasWaiters
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _waiters.Count > 0;
+            }
+        }
+    }
+
+    /// <summary>True once every view named has folded the event at <paramref name="position"/>; false when <paramref name="wait"/> is over.</summary>
+    public async ValueTask<bool> WaitFor(IReadOnlyCollection<string> views, long position, TimeSpan wait, CancellationToken cancellation = default)
+    {
+        Waiter waiter;
+        lock (_lock)
+        {
+            if (Reached(views, position))
+            {
+                return true;
+            }
+
+            waiter = new Waiter(views, position, new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously));
+            _waiters.Add(waiter);
+        }
+
+        try
+        {
+            await Refresh(cancellation); // what another node projected meanwhile
+            await waiter.Done.Task.WaitAsync(wait, cancellation);
+            return true;
+        }
+        catch (TimeoutException)
+        {
+            return false;
+        }
+        finally
+        {
+            lock (_lock)
+            {
+                _waiters.Remove(waiter);
+            }
+        }
+    }
+
+    /// <summary>How far every view is, and what is wrong with it; one primary-key look-up a view.</summary>
+    public async Task<IReadOnlyList<ViewStatus>> Refresh(CancellationToken cancellation = default)
+    {
+        await using var command = _database.CreateCommand(StatusSql);
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var statuses = new List<ViewStatus>();
+        while (await reader.ReadAsync(cancellation))
+        {
+            statuses.Add(ReadStatus(reader, 0));
+        }
+
+        Learn(statuses);
+        return statuses;
+    }
+
+    /// <summary>Stops a view at its position until <see cref="Resume"/>. False: there is no such view.</summary>
+    public Task<bool> Pause(string view, CancellationToken cancellation = default) =>
+        Ask(view, "state = 'paused'", cancellation);
+
+    /// <summary>Lets a paused or failed view go on; a failed one tries the event it stopped at again.</summary>
+    public Task<bool> Resume(string view, CancellationToken cancellation = default) =>
+        Ask(view, "state = 'running', failed_position = null, error = null", cancellation);
+
+    /// <summary>
+    /// Asks for a rebuild: the view is folded anew from the first event into tables beside the live ones, which serve on, and
+    /// takes their place when it has caught up.
+    /// </summary>
+    public Task<bool> Rebuild(string view, CancellationToken cancellation = default) =>
+        Ask(view, "rebuild = 'requested', rebuild_position = 0, rebuild_error = null", cancellation);
+
+    /// <summary>Makes sure that every view has its rows; a new view starts at 0 and catches up on its own.</summary>
+    public async Task Register(CancellationToken cancellation = default)
+    {
+        await using var command = _database.CreateCommand(
+            """
+            with names as (select unnest($1::varchar[]) as name),
+                 progress as (insert into mt_event_progression (name, last_seq_id) select name || ':All', 0 from names on conflict do nothing)
+            insert into projections (name) select name from names on conflict do nothing
+            """);
+        command.Parameters.Add(new NpgsqlParameter<string[]> { TypedValue = [.. Names] });
+        await command.ExecuteNonQueryAsync(cancellation);
+    }
+
+    internal const string StatusColumns =
+        """
+        p.name, g.last_seq_id, greatest(h.head - g.last_seq_id, 0), p.state,
+        extract(epoch from clock_timestamp() - (select e.timestamp from mt_events e where e.seq_id = g.last_seq_id + 1))::float8,
+        p.recorded_at, p.failed_position, p.error, p.rebuild, p.rebuild_position, p.rebuild_error, p.rebuilt_at
+        """;
+
+    internal const string StatusFrom =
+        """
+        projections p join mt_event_progression g on g.name = p.name || ':All'
+        cross join (select coalesce(max(seq_id), 0) as head from mt_events) h
+        """;
+
+    private const string StatusSql = $"select {StatusColumns} from {StatusFrom} order by p.name";
+
+    internal static ViewStatus ReadStatus(NpgsqlDataReader reader, int first) => new()
+    {
+        Name = reader.GetString(first),
+        Position = reader.GetInt64(first + 1),
+        LagEvents = reader.GetInt64(first + 2),
+        State = reader.GetString(first + 3),
+        LagSeconds = reader.IsDBNull(first + 4) ? 0 : Math.Max(0, reader.GetDouble(first + 4)),
+        RecordedAt = reader.IsDBNull(first + 5) ? null : reader.GetFieldValue<DateTimeOffset>(first + 5),
+        FailedPosition = reader.IsDBNull(first + 6) ? null : reader.GetInt64(first + 6),
+        Error = reader.IsDBNull(first + 7) ? null : reader.GetString(first + 7),
+        Rebuild = reader.IsDBNull(first + 8) ? null : reader.GetString(first + 8),
+        RebuildPosition = reader.IsDBNull(first + 9) ? null : reader.GetInt64(first + 9),
+        RebuildError = reader.IsDBNull(first + 10) ? null : reader.GetString(first + 10),
+        RebuiltAt = reader.IsDBNull(first + 11) ? null : reader.GetFieldValue<DateTimeOffset>(first + 11),
+    };
+
+    internal void Learn(IReadOnlyList<ViewStatus> statuses)
+    {
+        _latest = statuses;
+        foreach (var status in statuses)
+        {
+            if (status.RecordedAt is { } recordedAt)
+            {
+                _clock.Observe(recordedAt);
+            }
+        }
+
+        Moved(statuses.Select(s => (s.Name, s.Position)));
+    }
+
+    internal void Moved(IEnumerable<(string Name, long Position)> views)
+    {
+        List<Waiter>? done = null;
+        lock (_lock)
+        {
+            foreach (var (name, position) in views)
+            {
+                if (_positions.TryGetValue(name, out var known) && position > known)
+                {
+                    _positions[name] = position;
+                }
+            }
+
+            for (var i = _waiters.Count - 1; i >= 0; i--)
+            {
+                if (Reached(_waiters[i].Views, _waiters[i].Position))
+                {
+                    (done ??= []).Add(_waiters[i]);
+                    _waiters.RemoveAt(i);
+                }
+            }
+        }
+
+        done?.ForEach(w => w.Done.TrySetResult());
+    }
+
+    private bool Reached(IReadOnlyCollection<string> views, long position)
+    {
+        foreach (var view in views)
+        {
+            if (_positions[view] < position)
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+
+    private async Task<bool> Ask(string view, string change, CancellationToken cancellation)
+    {
+        await using var command = _database.CreateCommand(
+            $"with changed as (update projections set {change} where name = $1 returning 1) select count(*), pg_notify('{Channels.ViewsMoved}', '') from changed");
+        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = view });
+        return (long)(await command.ExecuteScalarAsync(cancellation))! > 0;
+    }
+
+    private sealed record Waiter(IReadOnlyCollection<string> Views, long Position, TaskCompletionSource Done);
+}

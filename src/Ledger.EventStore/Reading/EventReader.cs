@@ -1,0 +1,224 @@
+using System.Runtime.CompilerServices;
+using System.Text.Json;
+using Npgsql;
+using NpgsqlTypes;
+
+namespace Ledger.EventStore;
+
+/// <summary>A stream of a tenant.</summary>
+public readonly record struct StreamKey(string TenantId, string StreamId);
+
+/// <summary>Reads streams and the log. Everything up to the highest position one sees is final: there are no gaps to wait for.</summary>
+public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
+{
+    /// <summary>Events fetched in one round trip when the log is read in pages.</summary>
+    public const int PageSize = 1_000;
+
+    internal const string Columns =
+        "e.seq_id, e.id, e.tenant_id, e.stream_id, e.version, e.type, e.timestamp, e.data, e.user_name, e.correlation_id, e.causation_id, e.headers ->> 'traceparent'";
+
+    /// <summary>
+    /// The events of a stream in order of version, from <paramref name="fromVersion"/> up to and including
+    /// <paramref name="toVersion"/>, streamed. Costs what it returns: one range of the index on (tenant, stream, version).
+    /// </summary>
+    public async IAsyncEnumerable<RecordedEvent> ReadStream(
+        StreamKey stream, long fromVersion = 1, long toVersion = long.MaxValue, [EnumeratorCancellation] CancellationToken cancellation = default)
+    {
+        await using var command = database.CreateCommand(
+            $"select {Columns} from mt_events e where e.tenant_id = $1 and e.stream_id = $2 and e.version between $3 and $4 order by e.version");
+        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = stream.TenantId });
+        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = stream.StreamId });
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = fromVersion });
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = toVersion });
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        while (await reader.ReadAsync(cancellation))
+        {
+            yield return Read(reader, types);
+        }
+    }
+
+    /// <summary>
+    /// The log after a position, up to and including <paramref name="toPosition"/> or what is the end when it gets there, in
+    /// pages of <see cref="PageSize"/>, so that no connection or snapshot is held while the caller works on a page.
+    /// </summary>
+    public async IAsyncEnumerable<RecordedEvent> ReadLog(
+        long afterPosition = 0, long toPosition = long.MaxValue, [EnumeratorCancellation] CancellationToken cancellation = default)
+    {
+        while (true)
+        {
+            IReadOnlyList<RecordedEvent> page;
+            await using (var connection = await database.OpenConnectionAsync(cancellation))
+            {
+                page = await ReadPage(connection, afterPosition, toPosition, PageSize, cancellation);
+            }
+
+            foreach (var recorded in page)
+            {
+                yield return recorded;
+            }
+
+            if (page.Count < PageSize)
+            {
+                yield break;
+            }
+
+            afterPosition = page[^1].Position;
+        }
+    }
+
+    /// <summary>The position of the newest event; 0 when there is none. One look at the right edge of the primary key.</summary>
+    public async Task<long> ReadHead(CancellationToken cancellation = default)
+    {
+        await using var command = database.CreateCommand("select coalesce(max(seq_id), 0) from mt_events");
+        return (long)(await command.ExecuteScalarAsync(cancellation))!;
+    }
+
+    /// <summary>Folds a stream from its start. For streams that stay short; a long one is better loaded from its view and its tail.</summary>
+    public async Task<(TState State, long Version)> Fold<TState>(
+        StreamKey stream, TState initial, Func<TState, RecordedEvent, TState> evolve, CancellationToken cancellation = default)
+    {
+        var version = 0L;
+        await foreach (var recorded in ReadStream(stream, cancellation: cancellation))
+        {
+            initial = evolve(initial, recorded);
+            version = recorded.Version;
+        }
+
+        return (initial, version);
+    }
+
+    /// <summary>What was stored under an id derived from an idempotency key: the first event of that request, or null.</summary>
+    public async Task<StoredRequest?> FindRequest(Guid id, CancellationToken cancellation = default)
+    {
+        await using var command = database.CreateCommand(
+            "select seq_id, stream_id, version, timestamp, headers ->> 'fingerprint', (headers ->> 'events')::int from mt_events where id = $1");
+        command.Parameters.Add(new NpgsqlParameter<Guid> { TypedValue = id });
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        return await reader.ReadAsync(cancellation)
+            ? new StoredRequest(
+                reader.GetInt64(0), reader.GetInt32(5), reader.GetString(1), reader.GetInt64(2),
+                reader.GetFieldValue<DateTimeOffset>(3), reader.IsDBNull(4) ? null : reader.GetString(4))
+            : null;
+    }
+
+    /// <summary>
+    /// For each stream (repeats are not allowed) the events after <paramref name="view"/>'s position, oldest first, and the
+    /// stream's version. Walks each stream from its newest event backwards, so it costs what it returns plus one event a
+    /// stream, however long the streams are. Adds one command to <paramref name="batch"/>, which reads the view too, between
+    /// <see cref="BeginSnapshot"/> and <see cref="EndSnapshot"/>: view and tail then fit together without gap or overlap.
+    /// </summary>
+    public static void AddTails(NpgsqlBatch batch, string view, string[] tenantIds, string[] streamIds)
+    {
+        batch.BatchCommands.Add(new NpgsqlBatchCommand(
+            $"""
+             with recursive reached as materialized (
+               select coalesce((select last_seq_id from mt_event_progression where name = $1), 0) as position
+             )
+             select k.ordinal, (select position from reached), {Columns}
+             from unnest($2, $3) with ordinality k (tenant_id, stream_id, ordinal)
+             cross join lateral (
+               with recursive tail as (
+                 (select n.* from mt_events n
+                  where n.tenant_id = k.tenant_id and n.stream_id = k.stream_id order by n.version desc limit 1)
+                 union all
+                 select p.* from tail t
+                 join mt_events p on p.tenant_id = k.tenant_id and p.stream_id = k.stream_id and p.version = t.version - 1
+                 where t.seq_id > (select position from reached)
+               )
+               select * from tail
+             ) e
+             order by k.ordinal, e.version
+             """)
+        {
+            Parameters =
+            {
+                new NpgsqlParameter<string> { TypedValue = ProgressionName(view) },
+                new NpgsqlParameter<string[]> { TypedValue = tenantIds, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text },
+                new NpgsqlParameter<string[]> { TypedValue = streamIds, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text },
+            },
+        });
+    }
+
+    /// <summary>Lets everything up to <see cref="EndSnapshot"/> see one state of the database, without a round trip of its own.</summary>
+    public static void BeginSnapshot(NpgsqlBatch batch) =>
+        batch.BatchCommands.Add(new NpgsqlBatchCommand("begin isolation level repeatable read, read only"));
+
+    /// <summary>Ends what <see cref="BeginSnapshot"/> began.</summary>
+    public static void EndSnapshot(NpgsqlBatch batch) => batch.BatchCommands.Add(new NpgsqlBatchCommand("commit"));
+
+    /// <summary>Reads the result of <see cref="AddTails"/>: for each stream its version and the events the view does not know yet.</summary>
+    public async Task<StreamTail[]> ReadTails(NpgsqlDataReader reader, int streams, CancellationToken cancellation)
+    {
+        var tails = new StreamTail[streams];
+        Array.Fill(tails, StreamTail.Empty);
+        while (await reader.ReadAsync(cancellation))
+        {
+            var index = (int)reader.GetInt64(0) - 1;
+            var known = reader.GetInt64(1);
+            var recorded = Read(reader, types, firstColumn: 2);
+            var events = recorded.Position > known ? [.. tails[index].Events, recorded] : tails[index].Events;
+            tails[index] = new StreamTail(recorded.Version, events);
+        }
+
+        return tails;
+    }
+
+    internal async Task<IReadOnlyList<RecordedEvent>> ReadPage(
+        NpgsqlConnection connection, long after, long to, int limit, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(
+            $"select {Columns} from mt_events e where e.seq_id > $1 and e.seq_id <= $2 order by e.seq_id limit $3", connection);
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = after });
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = to });
+        command.Parameters.Add(new NpgsqlParameter<int> { TypedValue = limit });
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var page = new List<RecordedEvent>();
+        while (await reader.ReadAsync(cancellation))
+        {
+            page.Add(Read(reader, types));
+        }
+
+        return page;
+    }
+
+    internal static string ProgressionName(string view) => $"{view}:All";
+
+    internal static RecordedEvent Read(NpgsqlDataReader reader, EventTypes types, int firstColumn = 0)
+    {
+        var name = reader.GetString(firstColumn + 5);
+        var json = reader.GetFieldValue<byte[]>(firstColumn + 7);
+        return new RecordedEvent
+        {
+            Position = reader.GetInt64(firstColumn),
+            Id = reader.GetGuid(firstColumn + 1),
+            TenantId = reader.GetString(firstColumn + 2),
+            StreamId = reader.GetString(firstColumn + 3),
+            Version = reader.GetInt64(firstColumn + 4),
+            Type = name,
+            RecordedAt = reader.GetFieldValue<DateTimeOffset>(firstColumn + 6),
+            Json = json,
+            Actor = Text(firstColumn + 8),
+            CorrelationId = Text(firstColumn + 9),
+            CausationId = Text(firstColumn + 10),
+            TraceParent = Text(firstColumn + 11),
+            Data = types.Named(name) is { } type ? JsonSerializer.Deserialize(json, type.Json) : null,
+        };
+
+        string? Text(int column) => reader.IsDBNull(column) ? null : reader.GetString(column);
+    }
+}
+
+/// <summary>What a stream holds beyond a view, oldest first, and the stream's version (0: there is no such stream).</summary>
+public sealed record StreamTail(long Version, IReadOnlyList<RecordedEvent> Events)
+{
+    /// <summary>A stream that does not exist.</summary>
+    public static readonly StreamTail Empty = new(0, []);
+}
+
+/// <summary>A request found under its idempotency key: where its events lie and what it asked for.</summary>
+public sealed record StoredRequest(
+    long FirstPosition, int Events, string StreamId, long Version, DateTimeOffset RecordedAt, string? Fingerprint)
+{
+    /// <summary>The position of its last event; a request's events lie side by side.</summary>
+    public long LastPosition => FirstPosition + Events - 1;
+}

@@ -1,0 +1,44 @@
+using System.Globalization;
+using System.Reflection;
+using System.Security.Cryptography;
+using System.Text;
+
+namespace Ledger.EventStore;
+
+/// <summary>One SQL file, <c>NNNN-object.sql</c>: it runs once, forward only, in the order of its number.</summary>
+public sealed record Migration(int Number, string Name, string Sql)
+{
+    /// <summary>SHA-256 of the file, hexadecimal: an applied file must not change.</summary>
+    public string Checksum { get; } = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Sql)));
+}
+
+/// <summary>The SQL files of all parts of the program, in order.</summary>
+public sealed class Migrations
+{
+    /// <summary>Collects the embedded <c>.sql</c> files of the event store and of <paramref name="assemblies"/>.</summary>
+    public Migrations(params IEnumerable<Assembly> assemblies)
+    {
+        All = [.. assemblies.Prepend(typeof(Migrations).Assembly).Distinct().SelectMany(Read).OrderBy(m => m.Number)];
+        if (All.GroupBy(m => m.Number).FirstOrDefault(g => g.Count() > 1) is { } twice)
+        {
+            throw new InvalidOperationException($"Migration {twice.Key} is there twice: {string.Join(", ", twice.Select(m => m.Name))}.");
+        }
+    }
+
+    /// <summary>All, by number.</summary>
+    public IReadOnlyList<Migration> All { get; }
+
+    /// <summary>The one that creates an object, such as a view's table.</summary>
+    public Migration Creating(string name) => All.Single(m => m.Name == name);
+
+    private static IEnumerable<Migration> Read(Assembly assembly)
+    {
+        foreach (var resource in assembly.GetManifestResourceNames().Where(n => n.EndsWith(".sql", StringComparison.Ordinal)))
+        {
+            using var reader = new StreamReader(assembly.GetManifestResourceStream(resource)!);
+            var dash = resource.IndexOf('-', StringComparison.Ordinal);
+            yield return new Migration(
+                int.Parse(resource[..dash], CultureInfo.InvariantCulture), resource[(dash + 1)..^".sql".Length], reader.ReadToEnd());
+        }
+    }
+}
