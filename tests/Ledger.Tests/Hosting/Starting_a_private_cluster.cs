@@ -208,7 +208,7 @@ public sealed class Starting_a_private_cluster : IDisposable
 
     /// <summary>Survives a crash of PostgreSQL, but not of the machine, which no test provokes.</summary>
     private static PrivateClusterOptions Quick(string folder, params IEnumerable<KeyValuePair<string, string>> settings) =>
-        new(folder) { Settings = new Dictionary<string, string>(settings) { ["fsync"] = "off" } };
+        new(folder) { Settings = new Dictionary<string, string>(settings) { ["fsync"] = "off", ["shared_buffers"] = "16MB" } };
 
     private static async Task WriteAsync(PrivateCluster cluster) => await QueryAsync(cluster, "create table kept (n int); insert into kept values (42)");
 
