@@ -41,6 +41,9 @@ internal static class PostgresProcesses
             await WaitUntilEmptyAsync(dataDirectory, patience, ct);
         }
 
+        if (await RunningInAsync(dataDirectory, ct) is [var survivor, ..])
+            throw new PrivateClusterException($"PostgreSQL (process {survivor}) still runs in '{dataDirectory}' and does not stop: stop it by hand.");
+
         // With nobody working there the file is stale, even when its pid now belongs to another program, which PostgreSQL would mistake for itself.
         File.Delete(PidFile(dataDirectory));
     }

@@ -1,0 +1,52 @@
+using System.Text.RegularExpressions;
+
+namespace Ledger.Tests.Hosting;
+
+public sealed partial class The_compose_file
+{
+    private static readonly string Root = FindRoot(AppContext.BaseDirectory);
+    private static readonly string[] Lines = File.ReadAllLines(Path.Combine(Root, "docker-compose.yml"));
+
+    [Fact]
+    public void takes_every_password_from_the_environment()
+    {
+        var passwords = Lines.Where(line => !line.TrimStart().StartsWith('#'))
+            .Select(line => Password().Match(line)).Where(match => match.Success).Select(match => match.Groups[1].Value).ToList();
+
+        Assert.Equal(2, passwords.Count);
+        Assert.All(passwords, password => Assert.StartsWith("${LEDGER_POSTGRES_PASSWORD:?", password, StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void publishes_ports_on_loopback_only()
+    {
+        var published = Lines.SkipWhile(line => line.Trim() != "ports:").Skip(1).TakeWhile(line => line.TrimStart().StartsWith('-'));
+
+        Assert.Equal(["- \"127.0.0.1:8080:8080\""], published.Select(line => line.Trim()));
+        Assert.Single(Lines, line => line.Trim() == "ports:");
+    }
+
+    [Fact]
+    public void keeps_the_data_in_a_named_volume_and_waits_for_a_healthy_database()
+    {
+        var trimmed = Lines.Select(line => line.Trim()).ToList();
+
+        Assert.Contains("- postgres:/var/lib/postgresql/data", trimmed);
+        Assert.Contains("condition: service_healthy", trimmed);
+        Assert.Contains(Lines, line => line == "volumes:");
+    }
+
+    [Fact]
+    public void builds_an_image_that_does_not_run_as_root()
+    {
+        var dockerfile = Lines.Select(line => line.Trim()).Single(line => line.StartsWith("dockerfile: ", StringComparison.Ordinal))["dockerfile: ".Length..];
+
+        Assert.Contains("USER $APP_UID", File.ReadAllLines(Path.Combine(Root, dockerfile)));
+    }
+
+    private static string FindRoot(string folder) =>
+        File.Exists(Path.Combine(folder, "Ledger.sln")) ? folder : FindRoot(Path.GetDirectoryName(folder)!);
+
+    [GeneratedRegex(@"PASSWORD['""]?\s*[:=]\s*['""]?(.+)$", RegexOptions.IgnoreCase)]
+    private static partial Regex Password();
+}
