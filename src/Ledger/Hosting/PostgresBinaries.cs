@@ -74,7 +74,7 @@ public sealed partial record PostgresBinaries(string Directory, int MajorVersion
             return null;
 
         // initdb seeks its siblings beside the real file, so single links in a folder of PATH stand for that file's folder.
-        var postgres = Path.Combine(folder, "postgres");
+        var postgres = Path.GetFullPath(Path.Combine(folder, "postgres"));
         if (File.ResolveLinkTarget(postgres, returnFinalTarget: true) is { } target && IsComplete(Path.GetDirectoryName(target.FullName)!))
             postgres = target.FullName;
 
