@@ -1,0 +1,47 @@
+namespace Ledger.Http;
+
+/// <summary>Collects what is wrong with a request, field by field, so that a caller learns everything at once.</summary>
+public sealed class Validation
+{
+    /// <summary>At most so many fields are named; more are of no use to anybody.</summary>
+    public const int MaxFields = 100;
+
+    private readonly Dictionary<string, List<string>> _errors = new(StringComparer.Ordinal);
+
+    /// <summary>Notes <paramref name="message"/>, the end of a sentence about <paramref name="field"/>, unless the condition holds; returns it.</summary>
+    public bool Check(bool condition, string field, string message)
+    {
+        if (!condition) Add(field, message);
+        return condition;
+    }
+
+    /// <summary>Notes that a field is wrong.</summary>
+    public void Add(string field, string message)
+    {
+        if (_errors.TryGetValue(field, out var messages)) messages.Add(message);
+        else if (_errors.Count < MaxFields) _errors[field] = [message];
+    }
+
+    /// <summary>What was noted, as one <c>invalid-request</c>; null when nothing was.</summary>
+    public Rejection? Rejection
+    {
+        get
+        {
+            if (_errors.Count == 0) return null;
+            var (name, messages) = _errors.First();
+            var detail = _errors.Count == 1 && messages.Count == 1
+                ? Sentence(name, messages[0])
+                : $"{Sentence(name, messages[0])} There is more: see errors.";
+            return new("invalid-request", detail)
+            {
+                Errors = _errors.ToDictionary(e => e.Key, e => e.Value.ToArray(), StringComparer.Ordinal),
+            };
+        }
+    }
+
+    /// <summary>The rejection of one field.</summary>
+    public static Rejection Field(string field, string message, string code = "invalid-request") =>
+        new(code, Sentence(field, message)) { Errors = new Dictionary<string, string[]> { [field] = [message] } };
+
+    private static string Sentence(string field, string message) => $"{field} {message}.";
+}

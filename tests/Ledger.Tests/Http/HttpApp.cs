@@ -1,0 +1,122 @@
+using System.Text;
+using System.Text.Json;
+using Ledger.Http;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Mvc;
+using Microsoft.AspNetCore.Routing;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+
+namespace Ledger.Tests.Http;
+
+/// <summary>A few endpoints on the real foundation, on a real socket.</summary>
+public sealed class HttpApp : IAsyncLifetime
+{
+    private WebApplication? _app;
+
+    public HttpClient Client { get; private set; } = null!;
+
+    public Uri Address => Client.BaseAddress!;
+
+    public List<string> Errors { get; } = [];
+
+    public async ValueTask InitializeAsync()
+    {
+        var builder = WebApplication.CreateEmptyBuilder(new());
+        builder.WebHost.UseKestrelCore().ConfigureKestrel(Limits.Apply).UseUrls("http://127.0.0.1:0");
+        builder.Services.AddRoutingCore().AddLedgerJson().AddLedgerProblems()
+            .AddRejectionOf(e => e is QueueFull ? new("queue-full", "Too much is waiting.") : null);
+        builder.Logging.AddProvider(new Recorder(Errors));
+        _app = builder.Build();
+        _app.UseLedgerProblems();
+        _app.UseLedgerRouting();
+        Map(_app);
+        await _app.StartAsync();
+        Client = new() { BaseAddress = new(_app.Urls.Single()) };
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        Client.Dispose();
+        await _app!.DisposeAsync();
+    }
+
+    public Task<HttpResponseMessage> PostAsync(string path, string json, string contentType = "application/json") =>
+        SendAsync(HttpMethod.Post, path, new StringContent(json, Encoding.UTF8), contentType);
+
+    public Task<HttpResponseMessage> PatchAsync(string path, string json) =>
+        SendAsync(HttpMethod.Patch, path, new StringContent(json, Encoding.UTF8), "application/json");
+
+    public Task<HttpResponseMessage> GetAsync(string path, params (string Name, string Value)[] headers)
+    {
+        var request = new HttpRequestMessage(HttpMethod.Get, path);
+        foreach (var (name, value) in headers) request.Headers.TryAddWithoutValidation(name, value);
+        return Client.SendAsync(request, TestContext.Current.CancellationToken);
+    }
+
+    private Task<HttpResponseMessage> SendAsync(HttpMethod method, string path, HttpContent content, string contentType)
+    {
+        content.Headers.Remove("Content-Type");
+        content.Headers.TryAddWithoutValidation("Content-Type", contentType);
+        return Client.SendAsync(new(method, path) { Content = content }, TestContext.Current.CancellationToken);
+    }
+
+    private static void Map(IEndpointRouteBuilder app)
+    {
+        app.MapPost("/things", (Thing thing) => TypedResults.Ok(thing));
+        app.MapGet("/things", ([AsParameters] PageQuery page, string? name) =>
+        {
+            if (!Lists.TryRead<string>(page, "things", [name], out var list, out var rejection)) return Problems.For(rejection);
+            var all = Enumerable.Range(0, 250).Select(i => $"t{i:000}");
+            var rows = all.Where(t => list.IsFirst || string.CompareOrdinal(t, list.After) > 0).Take(list.Fetch).ToList();
+            return Results.Ok(list.Page(rows, t => t));
+        });
+        app.MapGet("/things/{id}", (string id) => id);
+        app.MapGet("/things/{id}/parts/{part}", (string id, string part) => new[] { id, part });
+        app.MapPatch("/things/{id}", (string id, ThingPatch patch) => TypedResults.Ok(patch));
+        app.MapGet("/at", (QueryTime? at, [FromQuery(Name = "how-many")] int howMany, [FromHeader(Name = "X-Depth")] long? depth) =>
+            $"{at} {howMany} {depth}");
+        app.MapPost("/free", (JsonElement free) => Results.Text(free.GetRawText()));
+        app.MapPost("/raw", async (HttpRequest request) =>
+        {
+            using var reader = new StreamReader(request.Body);
+            return (await reader.ReadToEndAsync()).Length;
+        });
+        app.MapGet("/fails", string () => throw new InvalidOperationException("the secret is 42"));
+        app.MapGet("/full", string () => throw new QueueFull());
+        app.MapGet("/times-out", string () => throw new TimeoutException("the secret is 42"));
+        app.MapGet("/waits", () => "seen").WaitsForPosition((position, _, _) => ValueTask.FromResult(position <= 10));
+    }
+
+    private sealed class QueueFull : Exception;
+
+    private sealed class Recorder(List<string> errors) : ILoggerProvider, ILogger
+    {
+        public ILogger CreateLogger(string categoryName) => this;
+
+        public void Dispose() { }
+
+        public IDisposable? BeginScope<TState>(TState state) where TState : notnull => null;
+
+        public bool IsEnabled(LogLevel logLevel) => logLevel >= LogLevel.Error;
+
+        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
+        {
+            if (logLevel < LogLevel.Error) return;
+            lock (errors) errors.Add($"{formatter(state, exception)} {exception}");
+        }
+    }
+}
+
+public enum Colour { Red, DarkBlue }
+
+public sealed record Part(string Segment, TimeSpan? Ttl = null, DateTimeOffset? ExpiresAt = null);
+
+public sealed record Thing(
+    string Name, int Count = 1, decimal? Price = null, bool Big = false, Colour Colour = Colour.Red, IReadOnlyList<Part>? Join = null,
+    IReadOnlyDictionary<string, decimal>? Quantities = null, IReadOnlyDictionary<string, string>? Tags = null, JsonElement? Free = null);
+
+public sealed record ThingPatch(Patch<string> Description, Patch<decimal?> Percent, Patch<int> Count, Patch<TimeSpan?> Ttl);
