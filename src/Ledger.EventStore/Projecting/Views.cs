@@ -90,6 +90,13 @@ public sealed class Views
         return statuses;
     }
 
+    /// <summary>Whether some node holds the daemon's lease.</summary>
+    public async Task<bool> IsKept(CancellationToken cancellation = default)
+    {
+        await using var command = _database.CreateCommand("select exists (select from daemon_lease where name = 'daemon' and expires_at > clock_timestamp())");
+        return (bool)(await command.ExecuteScalarAsync(cancellation))!;
+    }
+
     /// <summary>Stops a view at its position until <see cref="Resume"/>. False: there is no such view.</summary>
     public Task<bool> Pause(string view, CancellationToken cancellation = default) =>
         Ask(view, "state = 'paused'", cancellation);

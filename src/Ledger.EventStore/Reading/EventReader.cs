@@ -37,6 +37,21 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         }
     }
 
+    /// <summary>All events of several short streams of one tenant, stream by stream, in order of version.</summary>
+    public async IAsyncEnumerable<RecordedEvent> ReadStreams(
+        string tenantId, string[] streamIds, [EnumeratorCancellation] CancellationToken cancellation = default)
+    {
+        await using var command = database.CreateCommand(
+            $"select {Columns} from mt_events e where e.tenant_id = $1 and e.stream_id = any($2) order by e.stream_id, e.version");
+        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = tenantId });
+        command.Parameters.Add(new NpgsqlParameter<string[]> { TypedValue = streamIds, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text });
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        while (await reader.ReadAsync(cancellation))
+        {
+            yield return Read(reader, types);
+        }
+    }
+
     /// <summary>
     /// The log after a position, up to and including <paramref name="toPosition"/> or what is the end when it gets there, in
     /// pages of <see cref="PageSize"/>, so that no connection or snapshot is held while the caller works on a page.
@@ -71,6 +86,15 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     {
         await using var command = database.CreateCommand("select coalesce(max(seq_id), 0) from mt_events");
         return (long)(await command.ExecuteScalarAsync(cancellation))!;
+    }
+
+    /// <summary>When the event at a position was recorded, or null when the log does not reach that far.</summary>
+    public async Task<DateTimeOffset?> RecordedAt(long position, CancellationToken cancellation = default)
+    {
+        await using var command = database.CreateCommand("select timestamp from mt_events where seq_id = $1");
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = position });
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        return await reader.ReadAsync(cancellation) ? reader.GetFieldValue<DateTimeOffset>(0) : null;
     }
 
     /// <summary>Folds a stream from its start. For streams that stay short; a long one is better loaded from its view and its tail.</summary>
