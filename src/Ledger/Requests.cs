@@ -1,0 +1,59 @@
+using System.Diagnostics;
+using Ledger.EventStore;
+using Ledger.Http;
+
+namespace Ledger;
+
+/// <summary>What a request says of itself, and what every answer says, beside the feature's own business.</summary>
+public static class Requests
+{
+    /// <summary>The tenant of everything while there is only one.</summary>
+    public const string DefaultTenant = "*DEFAULT*";
+
+    /// <summary>The actor of a request without credentials.</summary>
+    public const string Anonymous = "anonymous";
+
+    /// <summary>The tenant whose data a request is about. It leads every key and every query.</summary>
+    public static string TenantId(this HttpContext http) => DefaultTenant;
+
+    /// <summary>
+    /// A command's context. Its fingerprint covers method, path and body, so that a key can't be used for something else.
+    /// </summary>
+    /// <exception cref="RefusedRequestException">The idempotency key is none.</exception>
+    public static CommandContext Command<TBody>(this HttpContext http, TBody body)
+    {
+        if (!IdempotencyKeys.TryRead(http.Request, out var key, out var rejection))
+        {
+            throw new RefusedRequestException(rejection);
+        }
+
+        return new CommandContext(
+            http.TenantId(), Anonymous, Activity.Current?.TraceId.ToString() ?? http.TraceIdentifier, key,
+            key is null ? null : IdempotencyKeys.Fingerprint(http.Request, body));
+    }
+
+    /// <summary>The versions a command may change.</summary>
+    /// <exception cref="RefusedRequestException">The header is malformed.</exception>
+    public static IfMatch IfMatch(this HttpContext http) =>
+        Http.IfMatch.TryRead(http.Request, out var ifMatch, out var rejection) ? ifMatch : throw new RefusedRequestException(rejection);
+
+    /// <summary>Says where a command's outcome lies, and whether it is an earlier one's.</summary>
+    public static void Answer(this HttpContext http, CommandResult result)
+    {
+        http.AnswerPosition(result.Position);
+        if (result.Replayed)
+        {
+            IdempotencyKeys.MarkReplayed(http.Response);
+        }
+    }
+
+    /// <summary>Says which position an answer is of.</summary>
+    public static void AnswerPosition(this HttpContext http, long position) => Positions.Write(http.Response, position);
+}
+
+/// <summary>A header that can't be understood; the answer is the rejection.</summary>
+public sealed class RefusedRequestException(Rejection rejection) : Exception(rejection.Detail)
+{
+    /// <summary>What is wrong.</summary>
+    public Rejection Rejection { get; } = rejection;
+}

@@ -1,0 +1,90 @@
+using Ledger.EventStore;
+using Npgsql;
+using NpgsqlTypes;
+
+namespace Ledger;
+
+/// <summary>Typed parameters, so that nothing is guessed and nothing is boxed.</summary>
+public static class Sql
+{
+    /// <summary>A statement of a batch with its parameters, $1 first.</summary>
+    public static NpgsqlBatchCommand Command(string text, params ReadOnlySpan<NpgsqlParameter> parameters)
+    {
+        var command = new NpgsqlBatchCommand(text);
+        foreach (var parameter in parameters)
+        {
+            command.Parameters.Add(parameter);
+        }
+
+        return command;
+    }
+
+    /// <summary>A statement of its own with its parameters, $1 first.</summary>
+    public static NpgsqlCommand Command(this NpgsqlDataSource database, string text, params ReadOnlySpan<NpgsqlParameter> parameters)
+    {
+        var command = database.CreateCommand(text);
+        foreach (var parameter in parameters)
+        {
+            command.Parameters.Add(parameter);
+        }
+
+        return command;
+    }
+
+    /// <summary>A value.</summary>
+    public static NpgsqlParameter Value<T>(T value) => new NpgsqlParameter<T> { TypedValue = value };
+
+    /// <summary>A value that may be null.</summary>
+    public static NpgsqlParameter Nullable(object? value, NpgsqlDbType type) => new() { Value = value ?? DBNull.Value, NpgsqlDbType = type };
+
+    /// <summary>A column of texts, some of them perhaps null.</summary>
+    public static NpgsqlParameter Texts(IEnumerable<string?> values) =>
+        new NpgsqlParameter<string?[]> { TypedValue = [.. values], NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text };
+
+    /// <summary>A column of numbers.</summary>
+    public static NpgsqlParameter Longs(IEnumerable<long> values) => Value(values.ToArray());
+
+    /// <summary>A column of instants.</summary>
+    public static NpgsqlParameter Instants(IEnumerable<DateTimeOffset> values) => Value(values.ToArray());
+
+    /// <summary>A column of instants, some of them null.</summary>
+    public static NpgsqlParameter InstantsOrNull(IEnumerable<DateTimeOffset?> values) => Value(values.ToArray());
+
+    /// <summary>A column's value that may be null.</summary>
+    public static T? Maybe<T>(this NpgsqlDataReader reader, int column) => reader.IsDBNull(column) ? default : reader.GetFieldValue<T>(column);
+}
+
+/// <summary>Reads of views. Every answer is of one snapshot and names the position its views had reached in it.</summary>
+public sealed class ViewDatabase(NpgsqlDataSource database)
+{
+    /// <summary>
+    /// Runs the statements in one round trip and one snapshot; <paramref name="read"/> finds the reader at the first of their
+    /// results. Returns the position that all of <paramref name="views"/> have reached.
+    /// </summary>
+    public async Task<long> Read(
+        IReadOnlyCollection<string> views, IEnumerable<NpgsqlBatchCommand> statements, Func<NpgsqlDataReader, Task> read, CancellationToken cancellation)
+    {
+        await using var connection = await database.OpenConnectionAsync(cancellation);
+        await using var batch = new NpgsqlBatch(connection);
+        EventReader.BeginSnapshot(batch);
+        batch.BatchCommands.Add(Sql.Command(
+            "select coalesce(min(last_seq_id), 0) from mt_event_progression where name = any($1)", Sql.Texts(views.Select(v => v + ":All"))));
+        foreach (var statement in statements)
+        {
+            batch.BatchCommands.Add(statement);
+        }
+
+        EventReader.EndSnapshot(batch);
+        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        await reader.ReadAsync(cancellation);
+        var position = reader.GetInt64(0);
+        await reader.NextResultAsync(cancellation);
+        await read(reader);
+        while (await reader.NextResultAsync(cancellation))
+        {
+            // An error of a later statement shows here.
+        }
+
+        return position;
+    }
+}
