@@ -1,0 +1,177 @@
+using Ledger.EventStore;
+using Ledger.Http;
+using Ledger.Users;
+
+namespace Ledger.Segments;
+
+/// <summary>Runs an import: a chunk is loaded and decided while the one before is being stored.</summary>
+public sealed class MembersImport(MembershipLoader users, SegmentLoader segments, Appender appender, EventReader reader, LedgerClock clock)
+{
+    /// <summary>Runs it. Refused as a whole only when there is no such segment at the start.</summary>
+    public async Task<(ImportReceipt Receipt, long Position, Rejection? Rejection)> Run(
+        CommandContext context, string slug, IAsyncEnumerable<IReadOnlyList<Line>> chunks, bool isCsv, CancellationToken cancellation)
+    {
+        var import = new Import(context, slug, users, segments, appender, clock);
+        if (!(await segments.Load(context.TenantId, slug, fresh: true, cancellation)).IsLive)
+        {
+            return (import.Receipt, 0, SegmentRejections.NotFound(slug));
+        }
+
+        var storing = Task.CompletedTask;
+        try
+        {
+            await foreach (var chunk in chunks.WithCancellation(cancellation))
+            {
+                var lines = chunk.Where(line => !(isCsv && ImportLine.IsHeader(line))).Select(line => ImportLine.Read(line, isCsv)).ToArray();
+                await storing;
+                storing = import.Store(lines, cancellation);
+            }
+        }
+        finally
+        {
+            await storing;
+        }
+
+        return (import.Receipt, import.Position > 0 ? import.Position : await reader.ReadHead(cancellation), null);
+    }
+
+    private enum Outcome
+    {
+        AlreadyMember,
+        Joined,
+        Renewed,
+        Rejected,
+    }
+
+    private sealed class Import(
+        CommandContext context, string slug, MembershipLoader users, SegmentLoader segments, Appender appender, LedgerClock clock)
+    {
+        private readonly long[] _outcomes = new long[4];
+        private readonly List<RejectedLine> _rejections = [];
+
+        public long Position { get; private set; }
+
+        public ImportReceipt Receipt => new(
+            _outcomes.Sum(), _outcomes[(int)Outcome.Joined], _outcomes[(int)Outcome.Renewed], _outcomes[(int)Outcome.AlreadyMember],
+            _outcomes[(int)Outcome.Rejected], [.. _rejections.OrderBy(r => r.Line)]);
+
+        /// <summary>Stores a chunk; users whose stream changed meanwhile are loaded and decided again.</summary>
+        public async Task Store(IReadOnlyList<ImportLine> lines, CancellationToken cancellation)
+        {
+            foreach (var line in lines)
+            {
+                if (line.Rejection is { } rejection)
+                {
+                    Reject(line.Number, rejection);
+                }
+            }
+
+            var pending = lines.Where(l => l.Rejection is null).GroupBy(l => l.UserId).ToArray();
+            for (var attempt = 0; pending.Length > 0; attempt++)
+            {
+                var left = await TryStore(pending, attempt, cancellation);
+                if (left.Length > 0 && attempt == CommandHandler.MaxAttempts)
+                {
+                    var conflict = new Rejection("version-conflict", "The user's memberships kept changing meanwhile.");
+                    foreach (var line in left.SelectMany(l => l))
+                    {
+                        Reject(line.Number, conflict);
+                    }
+
+                    return;
+                }
+
+                pending = left;
+            }
+        }
+
+        private async Task<IGrouping<string, ImportLine>[]> TryStore(
+            IGrouping<string, ImportLine>[] pending, int attempt, CancellationToken cancellation)
+        {
+            var segment = await segments.Load(context.TenantId, slug, fresh: attempt > 0, cancellation);
+            var loaded = segment.IsLive
+                ? await users.Load(context.TenantId, Array.ConvertAll(pending, p => p.Key), segment.Id, cancellation)
+                : [.. pending.Select(_ => new LoadedMemberships(UserMemberships.None, 0))];
+            var now = clock.GetUtcNow();
+            var appends = new Task<AppendResult>?[pending.Length];
+            var decided = new List<(ImportLine Line, Outcome Outcome, Rejection? Rejection)>[pending.Length];
+            for (var i = 0; i < pending.Length; i++)
+            {
+                (var events, decided[i]) = Decide(pending[i], loaded[i], segment, now);
+                appends[i] = events.Count == 0 ? null : appender.Append(
+                    new AppendRequest
+                    {
+                        TenantId = context.TenantId,
+                        Appends = [new StreamAppend(User.StreamOf(pending[i].Key), User.StreamType, events)],
+                        Conditions =
+                        [
+                            new StreamCondition(User.StreamOf(pending[i].Key), loaded[i].Version),
+                            new StreamCondition(Segment.StreamOf(slug), segment.Version),
+                        ],
+                        Actor = context.Actor,
+                        CorrelationId = context.CorrelationId,
+                    },
+                    cancellation);
+            }
+
+            await Task.WhenAll(appends.OfType<Task<AppendResult>>());
+            var left = new List<IGrouping<string, ImportLine>>();
+            for (var i = 0; i < pending.Length; i++)
+            {
+                if (appends[i]?.Result is { Outcome: AppendOutcome.ConditionFailed })
+                {
+                    left.Add(pending[i]);
+                    continue;
+                }
+
+                Position = Math.Max(Position, appends[i]?.Result.LastPosition ?? 0);
+                foreach (var (line, outcome, rejection) in decided[i])
+                {
+                    if (rejection is not null)
+                    {
+                        Reject(line.Number, rejection);
+                    }
+                    else
+                    {
+                        _outcomes[(int)outcome]++;
+                    }
+                }
+            }
+
+            return [.. left];
+        }
+
+        /// <summary>Decides a user's lines, in their order, each on what the one before has made of the user.</summary>
+        private static (List<object> Events, List<(ImportLine Line, Outcome Outcome, Rejection? Rejection)> Decided) Decide(
+            IGrouping<string, ImportLine> lines, LoadedMemberships loaded, Segment segment, DateTimeOffset now)
+        {
+            var state = loaded.State;
+            var events = new List<object>();
+            var decided = new List<(ImportLine, Outcome, Rejection?)>();
+            foreach (var line in lines)
+            {
+                var decision = new ChangeMemberships(line.UserId, [new Join(segment.Slug, line.Term)], []).Decide(state, [segment], now, Membership.Import);
+                var outcome = decision.Events.Count == 0 ? Outcome.AlreadyMember
+                    : decision.Events[^1] is MembershipRenewed ? Outcome.Renewed
+                    : Outcome.Joined;
+                decided.Add((line, outcome, decision.Rejection));
+                events.AddRange(decision.Events);
+                state = decision.Events.Aggregate(state, (s, e) => UserMemberships.Evolve(s, new RecordedEvent
+                {
+                    Data = e, RecordedAt = now, Position = 0, Version = 0, Id = default, TenantId = "", StreamId = "", Type = "", Json = default,
+                }));
+            }
+
+            return (events, decided);
+        }
+
+        private void Reject(long line, Rejection rejection)
+        {
+            _outcomes[(int)Outcome.Rejected]++;
+            if (_rejections.Count < ImportMembers.MaxRejections)
+            {
+                _rejections.Add(new RejectedLine(line, rejection.Code, rejection.Detail));
+            }
+        }
+    }
+}

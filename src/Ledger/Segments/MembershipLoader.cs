@@ -1,0 +1,103 @@
+using Ledger.EventStore;
+using Ledger.Users;
+using Npgsql;
+
+namespace Ledger.Segments;
+
+/// <summary>A user's memberships as they are now, with the version of the user's stream they rest on.</summary>
+public sealed record LoadedMemberships(UserMemberships State, long Version);
+
+/// <summary>A live segment that takes in a share of all users.</summary>
+public sealed record RolledOutSegment(string Slug, long SegmentId, string Salt, decimal Percent);
+
+/// <summary>
+/// Memberships for decisions: what the view knows and the events it does not know yet, in one snapshot and one round trip. So
+/// it is exact however far the view is behind, and costs the user's open memberships, not the user's history.
+/// </summary>
+public sealed class MembershipLoader(NpgsqlDataSource database, EventReader reader)
+{
+    /// <summary>One user's memberships, and the roll-outs of the tenant.</summary>
+    public async Task<(LoadedMemberships User, IReadOnlyList<RolledOutSegment> Rollouts)> Load(
+        string tenantId, string userId, CancellationToken cancellation)
+    {
+        var rollouts = new List<RolledOutSegment>();
+        var users = await Load(tenantId, [userId], onlySegment: null, rollouts, cancellation);
+        return (users[0], rollouts);
+    }
+
+    /// <summary>Many users' memberships of one segment; memberships of others are left out.</summary>
+    public Task<LoadedMemberships[]> Load(string tenantId, string[] userIds, long onlySegment, CancellationToken cancellation) =>
+        Load(tenantId, userIds, onlySegment, rollouts: null, cancellation);
+
+    private async Task<LoadedMemberships[]> Load(
+        string tenantId, string[] userIds, long? onlySegment, List<RolledOutSegment>? rollouts, CancellationToken cancellation)
+    {
+        var tenants = new string[userIds.Length];
+        Array.Fill(tenants, tenantId);
+        await using var connection = await database.OpenConnectionAsync(cancellation);
+        await using var batch = new NpgsqlBatch(connection);
+        EventReader.BeginSnapshot(batch);
+        EventReader.AddTails(batch, MembershipsProjection.View, tenants, Array.ConvertAll(userIds, User.StreamOf));
+        batch.BatchCommands.Add(Sql.Command(
+            $"""
+             select k.ordinal, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source, s.slug
+             from unnest($2) with ordinality k (user_id, ordinal)
+             join memberships m on m.tenant_id = $1 and m.user_id = k.user_id {(onlySegment is null ? "" : "and m.segment_id = $3")}
+             left join segments s on s.tenant_id = m.tenant_id and s.segment_id = m.segment_id
+             where s.deleted_at is null
+             """,
+            [Sql.Value(tenantId), Sql.Texts(userIds), .. onlySegment is { } only ? [Sql.Value(only)] : Array.Empty<NpgsqlParameter>()]));
+        if (rollouts is not null)
+        {
+            batch.BatchCommands.Add(Sql.Command(
+                "select slug, segment_id, salt, rollout_percent from segments where tenant_id = $1 and deleted_at is null and rollout_percent > 0 order by slug",
+                Sql.Value(tenantId)));
+        }
+
+        EventReader.EndSnapshot(batch);
+        await using var results = await batch.ExecuteReaderAsync(cancellation);
+        var tails = await reader.ReadTails(results, userIds.Length, cancellation);
+        await results.NextResultAsync(cancellation);
+        var open = new Dictionary<long, Membership>?[userIds.Length];
+        while (await results.ReadAsync(cancellation))
+        {
+            var segmentId = results.GetInt64(1);
+            (open[results.GetInt64(0) - 1] ??= [])[segmentId] = new Membership(
+                results.Maybe<string>(6) ?? "", segmentId, results.GetInt64(2), results.GetFieldValue<DateTimeOffset>(3),
+                results.Maybe<DateTimeOffset?>(4), results.GetString(5));
+        }
+
+        if (rollouts is not null)
+        {
+            await results.NextResultAsync(cancellation);
+            while (await results.ReadAsync(cancellation))
+            {
+                rollouts.Add(new RolledOutSegment(results.GetString(0), results.GetInt64(1), results.GetString(2), results.GetDecimal(3)));
+            }
+        }
+
+        while (await results.NextResultAsync(cancellation))
+        {
+            // An error of a later statement shows here.
+        }
+
+        var loaded = new LoadedMemberships[userIds.Length];
+        for (var i = 0; i < loaded.Length; i++)
+        {
+            var state = open[i] is { } known ? new UserMemberships(known) : UserMemberships.None;
+            var newer = onlySegment is { } id ? tails[i].Events.Where(e => IsOf(id, e.Data)) : tails[i].Events;
+            loaded[i] = new LoadedMemberships(newer.Aggregate(state, UserMemberships.Evolve), tails[i].Version);
+        }
+
+        return loaded;
+    }
+
+    private static bool IsOf(long segmentId, object? data) => data switch
+    {
+        UserJoinedSegment e => e.SegmentId == segmentId,
+        MembershipRenewed e => e.SegmentId == segmentId,
+        UserLeftSegment e => e.SegmentId == segmentId,
+        MembershipExpired e => e.SegmentId == segmentId,
+        _ => false,
+    };
+}
