@@ -1,1 +1,3 @@
-Console.WriteLine("Ledger");
+using Ledger.Hosting;
+
+return await Verbs.Root(Console.Out, Console.Error).Parse(args).InvokeAsync();

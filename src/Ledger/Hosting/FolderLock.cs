@@ -31,5 +31,20 @@ internal sealed class FolderLock : IDisposable
         }
     }
 
+    /// <summary>Whether some process owns the folder.</summary>
+    public static bool IsTaken(string folder)
+    {
+        try
+        {
+            if (File.Exists(Path.Combine(folder, "lock")))
+                new FileStream(Path.Combine(folder, "lock"), FileMode.Open, FileAccess.ReadWrite, FileShare.None).Dispose();
+            return false;
+        }
+        catch (IOException)
+        {
+            return true;
+        }
+    }
+
     public void Dispose() => file.Dispose();
 }

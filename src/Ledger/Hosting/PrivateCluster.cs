@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
+using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
@@ -107,6 +108,23 @@ public sealed class PrivateCluster : IAsyncDisposable
         }
     }
 
+    /// <summary>How to connect to the cluster that another process runs in a folder; null when none does.</summary>
+    public static async Task<string?> FindRunningAsync(PrivateClusterOptions options, CancellationToken ct)
+    {
+        if (!FolderLock.IsTaken(Path.GetFullPath(options.Directory)))
+            return null;
+
+        var (inside, aside) = await HomesOfAsync(options, ct);
+        foreach (var data in new[] { DataOf(aside), DataOf(inside) })
+        {
+            var pidFile = Path.Combine(data, "postmaster.pid");
+            if (File.Exists(pidFile) && (await File.ReadAllLinesAsync(pidFile, ct)).ElementAtOrDefault(3) is { } port)
+                return ConnectionStringTo(Name, int.Parse(port, CultureInfo.InvariantCulture), await File.ReadAllTextAsync(PasswordFileOf(data), ct));
+        }
+
+        return null;
+    }
+
     /// <summary>Stops PostgreSQL and waits until it is gone; the folder stays this process's until disposal.</summary>
     public async Task StopAsync(PostgresStop mode)
     {
@@ -150,10 +168,8 @@ public sealed class PrivateCluster : IAsyncDisposable
     /// <summary>Decides which account PostgreSQL runs as, and which folder that account can keep the data in.</summary>
     private static async Task<(PostgresAccount Account, string Home)> SettleAsync(PrivateClusterOptions options, Action<string> say, CancellationToken ct)
     {
-        var folder = await RealPathAsync(Path.GetFullPath(options.Directory), ct);
-        var inside = Path.Combine(folder, "postgres");
-        var hash = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(folder)))[..12];
-        var aside = Path.Combine(options.FallbackRoot, $"{new DirectoryInfo(folder).Parent?.Name ?? Name}-{hash}");
+        var (inside, aside) = await HomesOfAsync(options, ct);
+        var folder = Path.GetDirectoryName(inside)!;
 
         // Data that exists is never left behind for an empty cluster elsewhere.
         var existing = new[] { aside, inside }.FirstOrDefault(home => Directory.Exists(DataOf(home)));
@@ -173,6 +189,13 @@ public sealed class PrivateCluster : IAsyncDisposable
         return await account.MayWriteAsync(aside, ct)
             ? (account, aside)
             : throw new PrivateClusterException($"The account '{account.Name}' may reach neither '{folder}' nor '{aside}': choose a folder it may reach.");
+    }
+
+    private static async Task<(string Inside, string Aside)> HomesOfAsync(PrivateClusterOptions options, CancellationToken ct)
+    {
+        var folder = await RealPathAsync(Path.GetFullPath(options.Directory), ct);
+        var hash = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(folder)))[..12];
+        return (Path.Combine(folder, "postgres"), Path.Combine(options.FallbackRoot, $"{new DirectoryInfo(folder).Parent?.Name ?? Name}-{hash}"));
     }
 
     // /proc names working directories by their real path.
@@ -334,13 +357,15 @@ public sealed class PrivateCluster : IAsyncDisposable
         return connection;
     }
 
-    private string ConnectionStringTo(string database) => new NpgsqlConnectionStringBuilder
+    private string ConnectionStringTo(string database) => ConnectionStringTo(database, Port, File.ReadAllText(PasswordFile));
+
+    private static string ConnectionStringTo(string database, int port, string password) => new NpgsqlConnectionStringBuilder
     {
         Host = "127.0.0.1",
-        Port = Port,
+        Port = port,
         Database = database,
         Username = Name,
-        Password = File.ReadAllText(PasswordFile),
+        Password = password,
         // Nobody listens between two ends of the loopback; asking for encryption costs a round trip each.
         SslMode = SslMode.Disable,
         GssEncryptionMode = GssEncryptionMode.Disable,

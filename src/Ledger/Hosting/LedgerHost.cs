@@ -1,0 +1,102 @@
+using Ledger.EventStore;
+using Ledger.Http;
+using Ledger.Segments;
+using Ledger.Users;
+using Npgsql;
+
+namespace Ledger.Hosting;
+
+/// <summary>Puts a node together.</summary>
+public static class LedgerHost
+{
+    /// <summary>How long requests in flight may take once the node is told to stop.</summary>
+    public static readonly TimeSpan ShutdownTimeout = TimeSpan.FromSeconds(5);
+
+    /// <summary>A node on the given database, ready to be started. The schema is up to date, or brought up to date at start.</summary>
+    public static WebApplication Build(LedgerSettings settings, string connectionString, TimeProvider? wallClock = null, Action<WebApplicationBuilder>? configure = null)
+    {
+        var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ApplicationName = "Ledger" });
+        builder.WebHost.UseKestrelCore().ConfigureKestrel(Limits.Apply).UseUrls(settings.Urls.Split(';'));
+        builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = ShutdownTimeout);
+        builder.Logging.AddSimpleConsole(o => o.SingleLine = true).SetMinimumLevel(LogLevel.Information)
+            .AddFilter("Microsoft", LogLevel.Warning).AddFilter("Npgsql", LogLevel.Warning);
+        builder.Services.AddRoutingCore();
+        builder.Services.AddLedgerProblems().AddLedgerJson().AddRejectionOf(StoreRejections.Of);
+        builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System);
+        builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1)).AddSegments(new SweepInterval(settings.SweepInterval));
+        configure?.Invoke(builder);
+
+        var app = builder.Build();
+        app.UseLedgerProblems();
+        app.UseLedgerRouting();
+        app.UseEndpoints(_ => { });
+        app.MapUsers();
+        app.MapSegments();
+        app.MapOperations();
+        return app;
+    }
+
+    private static IServiceCollection AddEventStore(this IServiceCollection services, LedgerSettings settings, string connectionString, TimeProvider wallClock) => services
+        .AddSingleton(settings)
+        .AddSingleton(settings.Store)
+        .AddSingleton(LedgerEvents.Types)
+        .AddSingleton(new Migrations(typeof(LedgerHost).Assembly))
+        .AddSingleton(new LedgerClock(wallClock))
+        .AddSingleton(s => EventStoreDatabase.Connect(connectionString, settings.Store, "ledger", settings.PoolSize, s.GetService<ILoggerFactory>()))
+        .AddSingleton<IReadOnlyList<IProjection>>(s => [.. s.GetServices<IProjection>()])
+        .AddSingleton<SchemaMigrator>()
+        .AddSingleton<EventReader>()
+        .AddSingleton<Views>()
+        .AddSingleton<Appender>()
+        .AddSingleton<Daemon>()
+        .AddSingleton<ViewDatabase>()
+        .AddSingleton<CommandHandler>()
+        .AddSingleton<Queries>()
+        .AddHostedService<StoreLifetime>();
+}
+
+/// <summary>Starts the event store before the first request is taken, and stops it after the last one is answered.</summary>
+internal sealed class StoreLifetime(
+    LedgerSettings settings, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon) : IHostedLifecycleService
+{
+    public async Task StartingAsync(CancellationToken cancellationToken)
+    {
+        await migrator.CheckServer(settings.AcceptLosingEvents, cancellationToken);
+        await migrator.Migrate(cancellationToken);
+        await views.Register(cancellationToken);
+        appender.Committed += _ => daemon.Wake();
+        daemon.Start();
+    }
+
+    public Task StartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public Task StartedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public Task StoppingAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    /// <summary>The server has stopped by now: what is queued is stored, then the daemon ends at a batch's end.</summary>
+    public async Task StoppedAsync(CancellationToken cancellationToken)
+    {
+        await appender.DisposeAsync();
+        await daemon.DisposeAsync();
+    }
+}
+
+/// <summary>What the store throws, as refusals.</summary>
+internal static class StoreRejections
+{
+    public static Rejection? Of(Exception exception) => exception switch
+    {
+        RefusedRequestException refused => refused.Rejection,
+        AppendQueueFullException => new("queue-full", "Too many requests wait to be stored. Nothing of this one was."),
+        EventStoreUnavailableException { OutcomeUnknown: true } => new(
+            "store-unavailable",
+            "The connection to the database was lost while the request was being stored; whether it was is not known. "
+            + "Repeat it with the same idempotency key to find out."),
+        EventStoreUnavailableException => new("store-unavailable", "The database can't be reached. Nothing was stored."),
+        NpgsqlException when DatabaseErrors.IsUnavailable(exception) => new("store-unavailable", "The database can't be reached."),
+        _ => null,
+    };
+}

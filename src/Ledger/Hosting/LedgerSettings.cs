@@ -1,0 +1,85 @@
+using Ledger.EventStore;
+
+namespace Ledger.Hosting;
+
+/// <summary>How a node is set up, from environment variables that begin with LEDGER_.</summary>
+public sealed record LedgerSettings
+{
+    /// <summary>Where a node listens when nothing else is said.</summary>
+    public const string DefaultUrl = "http://127.0.0.1:8080";
+
+    /// <summary>Connections of a node to the database, beside the appender's and the listener's.</summary>
+    public const int DefaultPoolSize = 40;
+
+    /// <summary>LEDGER_DB: an Npgsql connection string; null: a private cluster.</summary>
+    public string? Database { get; init; }
+
+    /// <summary>LEDGER_URLS: where to listen, separated by semicolons.</summary>
+    public string Urls { get; init; } = DefaultUrl;
+
+    /// <summary>LEDGER_HOME: where the private cluster lives.</summary>
+    public string Home { get; init; } = ".ledger";
+
+    /// <summary>LEDGER_POOL_SIZE.</summary>
+    public int PoolSize { get; init; } = DefaultPoolSize;
+
+    /// <summary>LEDGER_SWEEP_SECONDS: how often memberships that have run out are recorded as such.</summary>
+    public TimeSpan SweepInterval { get; init; } = TimeSpan.FromSeconds(2);
+
+    /// <summary>LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS=yes.</summary>
+    public bool AcceptLosingEvents { get; init; }
+
+    /// <summary>LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE=yes.</summary>
+    public bool AcceptOpenNetwork { get; init; }
+
+    /// <summary>The event store's own settings; LEDGER_SCHEMA names its schema.</summary>
+    public EventStoreOptions Store { get; init; } = new();
+
+    /// <summary>Reads the environment; a variable that can't be understood is named.</summary>
+    /// <exception cref="SettingsException">A value is none, or the address is open without being said to be.</exception>
+    public static LedgerSettings FromEnvironment(Func<string, string?> environment)
+    {
+        var settings = new LedgerSettings
+        {
+            Database = Text("LEDGER_DB", null),
+            Urls = Text("LEDGER_URLS", DefaultUrl)!,
+            Home = Path.GetFullPath(Text("LEDGER_HOME", ".ledger")!),
+            PoolSize = Number("LEDGER_POOL_SIZE", DefaultPoolSize, 5, 1_000),
+            SweepInterval = TimeSpan.FromSeconds(Number("LEDGER_SWEEP_SECONDS", 2, 1, 3_600)),
+            AcceptLosingEvents = Text("LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS", null) == "yes",
+            AcceptOpenNetwork = Text("LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE", null) == "yes",
+            Store = new EventStoreOptions { Schema = Text("LEDGER_SCHEMA", EventStoreOptions.DefaultSchema)! },
+        };
+        if (settings.Store.Schema.Length > 40 || !settings.Store.Schema.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_'))
+        {
+            throw new SettingsException("LEDGER_SCHEMA must be 1 to 40 of a-z, 0-9 and '_'.");
+        }
+
+        foreach (var url in settings.Urls.Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
+        {
+            if (!Uri.TryCreate(url.Replace("://*", "://0.0.0.0", StringComparison.Ordinal).Replace("://+", "://0.0.0.0", StringComparison.Ordinal), UriKind.Absolute, out var uri) || uri.Scheme != "http")
+            {
+                throw new SettingsException($"LEDGER_URLS must hold addresses such as {DefaultUrl}; '{url}' is none.");
+            }
+
+            if (!uri.IsLoopback && !settings.AcceptOpenNetwork)
+            {
+                throw new SettingsException(
+                    $"{url} is open to the network, and anyone there could read and write: listen on loopback, or set "
+                    + "LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE=yes.");
+            }
+        }
+
+        return settings;
+
+        string? Text(string name, string? otherwise) => environment(name) is { Length: > 0 } value ? value : otherwise;
+
+        int Number(string name, int otherwise, int min, int max) =>
+            Text(name, null) is not { } value ? otherwise
+            : int.TryParse(value, out var number) && number >= min && number <= max ? number
+            : throw new SettingsException($"{name} must be a whole number from {min} to {max}; it is '{value}'.");
+    }
+}
+
+/// <summary>A setting that can't be worked with; the message says which and why.</summary>
+public sealed class SettingsException(string message) : Exception(message);

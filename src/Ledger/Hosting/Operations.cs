@@ -1,0 +1,69 @@
+using Ledger.EventStore;
+using Ledger.Http;
+
+namespace Ledger.Hosting;
+
+/// <summary>The state of every view.</summary>
+public sealed record ProjectionsAnswer(IReadOnlyList<ViewStatus> Items);
+
+/// <summary>What a readiness check found.</summary>
+public sealed record HealthAnswer(string Status, IReadOnlyDictionary<string, string> Checks);
+
+/// <summary>Health, and the daemon's views: looking, pausing, resuming, rebuilding.</summary>
+public static class Operations
+{
+    /// <summary>The routes.</summary>
+    public static void MapOperations(this IEndpointRouteBuilder routes)
+    {
+        routes.MapGet("/health/live", () => Results.Ok(new HealthAnswer("ok", new Dictionary<string, string>())))
+            .WithName("GetLiveness").WithTags("Operations").WithSummary("Whether the process runs").Produces<HealthAnswer>();
+        routes.MapGet("/health/ready", Ready)
+            .WithName("GetReadiness").WithTags("Operations").WithSummary("Whether database, schema and daemon are fit for work")
+            .Produces<HealthAnswer>().Produces<HealthAnswer>(503);
+        routes.MapGet("/v1/projections", List)
+            .WithName("ListProjections").WithTags("Operations").WithSummary("How far every view is, and what is wrong with it")
+            .Produces<ProjectionsAnswer>().ProducesQueryProblems();
+        Ask("rebuild", "RebuildProjection", "Fold a view anew from the first event, beside the live one", (v, name, c) => v.Rebuild(name, c));
+        Ask("pause", "PauseProjection", "Stop a view at its position", (v, name, c) => v.Pause(name, c));
+        Ask("resume", "ResumeProjection", "Let a paused or failed view go on", (v, name, c) => v.Resume(name, c));
+
+        void Ask(string verb, string id, string summary, Func<Views, string, CancellationToken, Task<bool>> ask) => routes
+            .MapPost($"/v1/projections/{{name}}/{verb}", async (string name, Views views, CancellationToken cancellation) =>
+                await ask(views, name, cancellation)
+                    ? Results.Accepted("/v1/projections")
+                    : Problems.Result("projection-not-found", $"There is no projection '{name}'."))
+            .WithName(id).WithTags("Operations").WithSummary(summary).Produces(202).ProducesCommandProblems(404);
+    }
+
+    private static async Task<IResult> List(HttpContext http, Views views, CancellationToken cancellation)
+    {
+        var items = await views.Refresh(cancellation);
+        http.AnswerPosition(items.Count == 0 ? 0 : items.Min(i => i.Position));
+        return Results.Ok(new ProjectionsAnswer(items));
+    }
+
+    private static async Task<IResult> Ready(SchemaMigrator migrator, Views views, CancellationToken cancellation)
+    {
+        var checks = new Dictionary<string, string>();
+        try
+        {
+            checks["schema"] = await migrator.IsUpToDate(cancellation) ? "ok" : "not up to date";
+            checks["database"] = "ok";
+            var failed = (await views.Refresh(cancellation)).Where(v => v.State == "failed").Select(v => v.Name).ToArray();
+            checks["daemon"] = !await views.IsKept(cancellation) ? "no node keeps the views"
+                : failed.Length > 0 ? $"stopped: {string.Join(", ", failed)}"
+                : "ok";
+        }
+        catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception))
+        {
+            checks["database"] = "unreachable";
+        }
+        catch (SchemaMismatchException)
+        {
+            checks["schema"] = "newer than this program";
+        }
+
+        var ready = checks.Values.All(c => c == "ok");
+        return Results.Json(new HealthAnswer(ready ? "ok" : "not-ready", checks), statusCode: ready ? 200 : 503);
+    }
+}

@@ -1,0 +1,101 @@
+using System.CommandLine;
+using Ledger.EventStore;
+using Npgsql;
+
+namespace Ledger.Hosting;
+
+/// <summary>What the program can do, by its first argument.</summary>
+public static class Verbs
+{
+    private const string Environment =
+        """
+        Settings come from the environment:
+          LEDGER_DB             an Npgsql connection string; without it a private PostgreSQL runs under .ledger/
+          LEDGER_URLS           where to listen (http://127.0.0.1:8080)
+          LEDGER_HOME           where the private PostgreSQL lives (.ledger)
+          LEDGER_SCHEMA         the schema of all tables (ledger)
+          LEDGER_POOL_SIZE      connections of this node to the database (40)
+          LEDGER_SWEEP_SECONDS  how often memberships that ran out are recorded (2)
+          LEDGER_POSTGRES_BIN   the folder with postgres, initdb and pg_ctl
+        """;
+
+    /// <summary>The command line.</summary>
+    public static RootCommand Root(TextWriter output, TextWriter errors)
+    {
+        var view = new Argument<string>("view") { Description = "A view's name, as 'status' lists it." };
+        return new RootCommand($"Ledger: segments, memberships and usage as an event-sourced ledger on PostgreSQL.\n\n{Environment}")
+        {
+            Verb(new Command("up", "Start a node: bring the schema up to date and serve until stopped."), async (_, settings, cancellation) =>
+                await Up(settings, output, cancellation)),
+            Verb(new Command("migrate", "Bring the schema up to date and exit."), (_, settings, cancellation) =>
+                WithoutServing(settings, output, services => MigrateVerb(services, settings, output, cancellation), cancellation)),
+            Verb(new Command("status", "Show positions, lag and sizes."), (_, settings, cancellation) =>
+                WithoutServing(settings, output, services => StatusVerb.Run(services, output, cancellation), cancellation)),
+            Verb(new Command("rebuild", "Fold a view anew from the first event; the live view serves on until it is replaced.") { view }, (parsed, settings, cancellation) =>
+                WithoutServing(settings, output, services => RebuildVerb.Run(services, parsed.GetValue(view)!, output, errors, cancellation), cancellation)),
+        };
+
+        Command Verb(Command command, Func<ParseResult, LedgerSettings, CancellationToken, Task<int>> run)
+        {
+            command.SetAction(async (parsed, cancellation) =>
+            {
+                try
+                {
+                    return await run(parsed, LedgerSettings.FromEnvironment(System.Environment.GetEnvironmentVariable), cancellation);
+                }
+                catch (Exception exception) when (exception is SettingsException or SchemaMismatchException or UnsafeServerException
+                    or PostgresNotFoundException or PrivateClusterException)
+                {
+                    await errors.WriteLineAsync(exception.Message);
+                    return 1;
+                }
+                catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception))
+                {
+                    await errors.WriteLineAsync($"The database can't be reached: {exception.Message}");
+                    return 1;
+                }
+            });
+            return command;
+        }
+    }
+
+    private static async Task<int> Up(LedgerSettings settings, TextWriter output, CancellationToken cancellation)
+    {
+        await using var cluster = await StartCluster(settings, output, cancellation);
+        await using var app = LedgerHost.Build(settings, cluster?.ConnectionString ?? settings.Database!);
+        await app.StartAsync(cancellation);
+        await output.WriteLineAsync(
+            $"""
+             Ledger listens on {string.Join(", ", app.Urls)}
+             Data lies in {(cluster is null ? $"{new NpgsqlConnectionStringBuilder(settings.Database).Host}, schema {settings.Store.Schema}" : cluster.DataDirectory)}
+             No credentials are asked for: everything belongs to the tenant {Requests.DefaultTenant}
+             Try: curl -i -X PUT {app.Urls.First()}/v1/users/u1 -H 'Content-Type: application/json' -d '{"{"}"attributes":{"{"}"country":"DE"{"}"}{"}"}'
+             """);
+        await app.WaitForShutdownAsync(cancellation);
+        await output.WriteLineAsync("Ledger has stopped");
+        return 0;
+    }
+
+    private static async Task<int> MigrateVerb(IServiceProvider services, LedgerSettings settings, TextWriter output, CancellationToken cancellation)
+    {
+        var migrator = services.GetRequiredService<SchemaMigrator>();
+        await migrator.CheckServer(settings.AcceptLosingEvents, cancellation);
+        var ran = await migrator.Migrate(cancellation);
+        await output.WriteLineAsync(ran.Count == 0 ? "The schema is up to date." : $"Ran {ran.Count} migrations: {string.Join(", ", ran)}.");
+        return 0;
+    }
+
+    /// <summary>Works on the database beside a node that may be running, or with no node at all.</summary>
+    private static async Task<int> WithoutServing(
+        LedgerSettings settings, TextWriter output, Func<IServiceProvider, Task<int>> work, CancellationToken cancellation)
+    {
+        var database = settings.Database ?? await PrivateCluster.FindRunningAsync(new PrivateClusterOptions(settings.Home), cancellation);
+        await using var cluster = database is null ? await StartCluster(settings, output, cancellation) : null;
+        await using var app = LedgerHost.Build(settings, database ?? cluster!.ConnectionString);
+        return await work(app.Services);
+    }
+
+    /// <summary>The private cluster, when no database is named.</summary>
+    private static async Task<PrivateCluster?> StartCluster(LedgerSettings settings, TextWriter output, CancellationToken cancellation) =>
+        settings.Database is not null ? null : await PrivateCluster.StartAsync(new PrivateClusterOptions(settings.Home), output.WriteLine, cancellation);
+}
