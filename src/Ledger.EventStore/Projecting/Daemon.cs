@@ -215,6 +215,10 @@ public sealed partial class Daemon : IAsyncDisposable
                     await CatchUp(epoch);
                 }
             }
+            catch (OperationCanceledException) when (_stopping.IsCancellationRequested)
+            {
+                return;
+            }
             catch (ProjectionFencedException)
             {
                 Volatile.Write(ref _epoch, 0); // another node has taken over; the next beat tells

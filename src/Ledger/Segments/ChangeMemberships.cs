@@ -93,7 +93,7 @@ public sealed record ChangeMemberships(string UserId, IReadOnlyList<Join> Join, 
     }
 
     /// <summary>The body of the request.</summary>
-    public sealed record Body(IReadOnlyList<JoinBody>? Join, IReadOnlyList<string>? Leave);
+    public sealed record Body(IReadOnlyList<JoinBody>? Join = null, IReadOnlyList<string>? Leave = null);
 
     /// <summary>A segment to join, for the segment's default, a time to live, or until an instant; null means for good.</summary>
     public sealed record JoinBody(string Segment, Patch<TimeSpan?> Ttl, Patch<DateTimeOffset?> ExpiresAt);

@@ -37,7 +37,7 @@ public sealed record PutUser(IReadOnlyDictionary<string, JsonElement> Attributes
         && Attributes.All(a => others.TryGetValue(a.Key, out var other) && JsonElement.DeepEquals(a.Value, other));
 
     /// <summary>The body of the request; without attributes the user just becomes known.</summary>
-    public sealed record Body(IReadOnlyDictionary<string, JsonElement>? Attributes);
+    public sealed record Body(IReadOnlyDictionary<string, JsonElement>? Attributes = null);
 
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
