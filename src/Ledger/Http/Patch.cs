@@ -46,7 +46,8 @@ internal sealed class PatchConverterFactory : JsonConverterFactory
         {
             if (reader.TokenType == JsonTokenType.Null)
                 return default(T) is null ? new(default) : throw new InvalidValueException("may not be null");
-            return new(JsonSerializer.Deserialize<T>(ref reader, options));
+            // The converter itself, not the serializer, which would begin a path of its own in what it says is wrong.
+            return new(((JsonConverter<T>)options.GetConverter(typeof(T))).Read(ref reader, typeof(T), options));
         }
 
         public override void Write(Utf8JsonWriter writer, Patch<T> value, JsonSerializerOptions options) =>

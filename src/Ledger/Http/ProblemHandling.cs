@@ -80,10 +80,14 @@ public static class ProblemHandling
         var request = context.Request;
         if (request.QueryString.Value is { Length: > 0 } query && query.Contains("%00", StringComparison.Ordinal))
             return Problems.Result("invalid-request", "The query holds U+0000, which is not text.").ExecuteAsync(context);
-        if (request.ContentType is { } type && type.Contains("charset", StringComparison.OrdinalIgnoreCase)
-            && MediaTypeHeaderValue.TryParse(type, out var parsed)
-            && !parsed.Charset.Equals("utf-8", StringComparison.OrdinalIgnoreCase) && !parsed.Charset.Equals("\"utf-8\"", StringComparison.OrdinalIgnoreCase))
-            return Problems.Result("unsupported-media-type", "The body must be in UTF-8.").ExecuteAsync(context);
+        if (request.ContentType is { } type && type.Contains("charset", StringComparison.OrdinalIgnoreCase) && MediaTypeHeaderValue.TryParse(type, out var parsed))
+        {
+            if (!HeaderUtilities.RemoveQuotes(parsed.Charset).Equals("utf-8", StringComparison.OrdinalIgnoreCase))
+                return UnsupportedMediaType(context, "The body must be in UTF-8.").ExecuteAsync(context);
+            // UTF-8 goes without saying; the framework stumbles over its spellings.
+            parsed.Charset = default;
+            request.ContentType = parsed.ToString();
+        }
         return next(context);
     }
 

@@ -88,7 +88,44 @@ public sealed class HttpApp : IAsyncLifetime
         app.MapGet("/fails", string () => throw new InvalidOperationException("the secret is 42"));
         app.MapGet("/full", string () => throw new QueueFull());
         app.MapGet("/times-out", string () => throw new TimeoutException("the secret is 42"));
+        app.MapGet("/rows", (HttpRequest request, int count, int? failAt) =>
+            Formats.TryNegotiate(request, out var format, out var rejection)
+                ? format == ListFormat.Json ? Results.Ok(new Page<int>([count], null)) : Formats.Stream(format, Rows(count, failAt), RowsAsCsv)
+                : Problems.For(rejection));
+        app.MapPost("/once", (HttpRequest request, Thing thing) =>
+        {
+            if (!IdempotencyKeys.TryRead(request, out var key, out var rejection)) return Problems.For(rejection);
+            if (key == "again") IdempotencyKeys.MarkReplayed(request.HttpContext.Response);
+            return Results.Text($"{key} {IdempotencyKeys.Fingerprint(request, thing)}");
+        });
+        app.MapPut("/versioned", (HttpRequest request) =>
+        {
+            if (!IfMatch.TryRead(request, out var ifMatch, out var rejection)) return Problems.For(rejection);
+            if (!ifMatch.Allows(3)) return Problems.For(IfMatch.Failed(3));
+            ETags.Write(request.HttpContext.Response, 4);
+            return Results.Ok();
+        });
         app.MapGet("/waits", () => "seen").WaitsForPosition((position, _, _) => ValueTask.FromResult(position <= 10));
+    }
+
+    public sealed record Row(int Id, string Text, decimal Price, DateTimeOffset At);
+
+    private static readonly CsvTable<Row> RowsAsCsv = new(["id", "text", "price", "at"], (csv, row) =>
+    {
+        csv.Number(row.Id);
+        csv.Text(row.Text);
+        csv.Number(row.Price);
+        csv.Time(row.At);
+    });
+
+    private static async IAsyncEnumerable<Row> Rows(int count, int? failAt)
+    {
+        for (var i = 0; i < count; i++)
+        {
+            if (i == failAt) throw new QueueFull();
+            if (i % 1000 == 999) await Task.Yield();
+            yield return new(i, i % 2 == 0 ? "=ä, \"x\"" : "plain", i / 4m, DateTimeOffset.UnixEpoch.AddSeconds(i));
+        }
     }
 
     private sealed class QueueFull : Exception;

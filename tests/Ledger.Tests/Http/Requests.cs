@@ -1,5 +1,6 @@
 using System.Net;
 using System.Text.Json;
+using Ledger.Http;
 
 namespace Ledger.Tests.Http;
 
@@ -58,6 +59,164 @@ public sealed class A_request(HttpApp app) : IClassFixture<HttpApp>
 
         Assert.Equal((HttpStatusCode.BadRequest, code), (status, problem.GetProperty("code").GetString()));
         if (field is not null) Assert.Equal([field], problem.GetProperty("errors").EnumerateObject().Select(e => e.Name));
+    }
+
+    [Theory]
+    [InlineData("/at?at=yesterday&how-many=1", null, "at")]
+    [InlineData("/at?at=2026-11-20T12:00:00&how-many=1", null, "at")]
+    [InlineData("/at?how-many=many", null, "how-many")]
+    [InlineData("/at?how-many=99999999999", null, "how-many")]
+    [InlineData("/at?how-many=1&how-many=2", null, "how-many")]
+    [InlineData("/at", null, "how-many")]
+    [InlineData("/at?how-many=1", "deep", "X-Depth")]
+    [InlineData("/things?limit=0", null, "limit")]
+    [InlineData("/things?limit=1001", null, "limit")]
+    [InlineData("/things?limit=-1", null, "limit")]
+    [InlineData("/things?limit=ten", null, "limit")]
+    [InlineData("/things?limit=", null, "limit")]
+    [InlineData("/things?cursor=x", null, "cursor")]
+    [InlineData("/things?cursor=*%20*", null, "cursor")]
+    public async Task with_a_bad_parameter_is_refused_naming_it(string path, string? depth, string field)
+    {
+        var (status, problem) = await Problem(await (depth is null ? app.GetAsync(path) : app.GetAsync(path, ("X-Depth", depth))));
+
+        Assert.Equal((HttpStatusCode.BadRequest, field == "cursor" ? "invalid-cursor" : "invalid-request"), (status, problem.GetProperty("code").GetString()));
+        Assert.Equal([field], problem.GetProperty("errors").EnumerateObject().Select(e => e.Name));
+    }
+
+    [Theory]
+    [InlineData("/at?at=2026-11-20T13:00:00%2B01:00&how-many=1")]
+    [InlineData("/at?at=2026-11-20T13:00:00+01:00&how-many=1")]
+    public async Task with_a_time_in_its_query_is_understood_in_any_offset(string path) =>
+        Assert.Equal("2026-11-20T12:00:00Z 1 ", await (await app.GetAsync(path)).Content.ReadAsStringAsync(TestContext.Current.CancellationToken));
+
+    [Fact]
+    public async Task that_is_refused_gets_every_member_of_a_problem()
+    {
+        var (_, problem) = await Problem(await app.PostAsync("/things?x=1", "{"));
+
+        Assert.Equal(["type", "title", "status", "detail", "instance", "code", "traceId"], problem.EnumerateObject().Select(p => p.Name));
+        Assert.Equal("/problems/malformed-json", problem.GetProperty("type").GetString());
+        Assert.Equal(400, problem.GetProperty("status").GetInt32());
+        Assert.Equal("/things", problem.GetProperty("instance").GetString());
+        Assert.Matches("^[0-9a-f]{32}$", problem.GetProperty("traceId").GetString());
+    }
+
+    [Fact]
+    public async Task to_an_unknown_address_is_a_problem()
+    {
+        var (status, problem) = await Problem(await app.GetAsync("/nowhere"));
+        Assert.Equal((HttpStatusCode.NotFound, "not-found"), (status, problem.GetProperty("code").GetString()));
+    }
+
+    [Fact]
+    public async Task with_another_method_learns_the_methods()
+    {
+        var response = await app.Client.DeleteAsync("/things", TestContext.Current.CancellationToken);
+        var (status, problem) = await Problem(response);
+        Assert.Equal((HttpStatusCode.MethodNotAllowed, "method-not-allowed"), (status, problem.GetProperty("code").GetString()));
+        Assert.Equal(["GET", "POST"], response.Content.Headers.Allow.Order());
+    }
+
+    [Theory]
+    [InlineData("POST", "/things", "text/plain", "Accept-Post")]
+    [InlineData("POST", "/things", "application/xml; charset=utf-8", "Accept-Post")]
+    [InlineData("POST", "/things", "nonsense", "Accept-Post")]
+    [InlineData("POST", "/things", "", "Accept-Post")]
+    [InlineData("PATCH", "/things/a%2Fb", "text/plain", "Accept-Patch")]
+    public async Task in_another_media_type_learns_the_types(string method, string path, string type, string header)
+    {
+        var request = new HttpRequestMessage(new(method), path) { Content = new ByteArrayContent("{}"u8.ToArray()) };
+        if (type.Length > 0) request.Content.Headers.TryAddWithoutValidation("Content-Type", type);
+        var response = await app.Client.SendAsync(request, TestContext.Current.CancellationToken);
+        var (status, problem) = await Problem(response);
+        Assert.Equal((HttpStatusCode.UnsupportedMediaType, "unsupported-media-type"), (status, problem.GetProperty("code").GetString()));
+        Assert.Equal(["application/json"], response.Headers.GetValues(header));
+    }
+
+    [Theory]
+    [InlineData("application/json; charset=utf-16", HttpStatusCode.UnsupportedMediaType)]
+    [InlineData("application/json; charset=bogus", HttpStatusCode.UnsupportedMediaType)]
+    [InlineData("application/json; charset=UTF-8", HttpStatusCode.OK)]
+    [InlineData("application/json; charset=\"utf-8\"", HttpStatusCode.OK)]
+    [InlineData("application/vnd.thing+json", HttpStatusCode.OK)]
+    public async Task is_read_in_utf_8_only(string type, HttpStatusCode expected) =>
+        Assert.Equal(expected, (await app.PostAsync("/things", """{"name":"a"}""", type)).StatusCode);
+
+    [Theory]
+    [InlineData("/things", false)]
+    [InlineData("/things", true)]
+    [InlineData("/raw", false)]
+    [InlineData("/raw", true)]
+    public async Task with_too_large_a_body_is_refused(string path, bool chunked)
+    {
+        var json = $$"""{"name":"{{new string('a', Limits.MaxCommandBodyBytes)}}"}""";
+        var request = new HttpRequestMessage(HttpMethod.Post, path) { Content = new StringContent(json, null, "application/json") };
+        request.Headers.TransferEncodingChunked = chunked;
+        request.Headers.ExpectContinue = true;
+        var (status, problem) = await Problem(await app.Client.SendAsync(request, TestContext.Current.CancellationToken));
+        Assert.Equal((HttpStatusCode.RequestEntityTooLarge, "body-too-large"), (status, problem.GetProperty("code").GetString()));
+    }
+
+    [Fact]
+    public async Task that_nests_too_deep_is_refused()
+    {
+        var (status, problem) = await Problem(await app.PostAsync("/free", new string('[', 10_000)));
+        Assert.Equal((HttpStatusCode.BadRequest, "malformed-json"), (status, problem.GetProperty("code").GetString()));
+        Assert.Contains("32 levels", problem.GetProperty("detail").GetString());
+    }
+
+    [Fact]
+    public async Task that_fails_for_our_own_fault_is_told_nothing_and_logged()
+    {
+        var (status, problem) = await Problem(await app.GetAsync("/fails"));
+        Assert.Equal((HttpStatusCode.InternalServerError, "internal-error"), (status, problem.GetProperty("code").GetString()));
+        Assert.DoesNotContain("secret", problem.GetRawText());
+        Assert.Contains(app.Errors, e => e.Contains("GET /fails failed") && e.Contains("the secret is 42"));
+    }
+
+    [Theory]
+    [InlineData("/full", "queue-full")]
+    [InlineData("/times-out", "timeout")]
+    public async Task that_may_be_repeated_is_told_when(string path, string code)
+    {
+        var response = await app.GetAsync(path);
+        var (status, problem) = await Problem(response);
+        Assert.Equal((HttpStatusCode.ServiceUnavailable, code), (status, problem.GetProperty("code").GetString()));
+        Assert.NotNull(response.Headers.RetryAfter?.Delta);
+        Assert.DoesNotContain(app.Errors, e => e.Contains(path));
+    }
+
+    [Fact]
+    public async Task does_not_learn_what_the_server_is() => Assert.False((await app.GetAsync("/things")).Headers.Contains("Server"));
+
+    [Theory]
+    [InlineData("/things/%00")]
+    [InlineData("/things?name=%00")]
+    [InlineData("/things?name=a%00b&limit=2")]
+    [InlineData("/things/%")]
+    [InlineData("/things/%zz")]
+    [InlineData("/things/%ff%fe")]
+    [InlineData("/things?name=%ff%fe&limit=x")]
+    [InlineData("/things?cursor=%ED%A0%80")]
+    [InlineData("/things//parts/")]
+    [InlineData("/things?limit[]=1&limit=")]
+    [InlineData("/things?limit=1;drop")]
+    [InlineData("/things?limit=0x10")]
+    [InlineData("/things?limit=%F0%9F%98%80")]
+    [InlineData("/things?cursor=AAAAAAAAAAAAAAAAAAAA")]
+    [InlineData("/things?&&&===&limit=1e3")]
+    [InlineData("/rows?count=1&count=2")]
+    public async Task that_is_hostile_never_breaks_us(string target)
+    {
+        // Below the client, which would mend the target.
+        using var socket = new System.Net.Sockets.TcpClient();
+        await socket.ConnectAsync("127.0.0.1", app.Address.Port, TestContext.Current.CancellationToken);
+        await using var stream = socket.GetStream();
+        await stream.WriteAsync(System.Text.Encoding.Latin1.GetBytes($"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), TestContext.Current.CancellationToken);
+        using var reader = new StreamReader(stream);
+        var answer = await reader.ReadToEndAsync(TestContext.Current.CancellationToken);
+        Assert.Matches("^HTTP/1.1 [24]", answer);
     }
 
     private static async Task<(HttpStatusCode Status, JsonElement Problem)> Problem(HttpResponseMessage response)
