@@ -17,7 +17,7 @@ internal sealed class InvalidValueException(string message) : JsonException(mess
 /// <summary>Text that PostgreSQL can hold: no U+0000 and no lone surrogate, in values and in keys.</summary>
 internal sealed class StorableStringConverter : JsonConverter<string>
 {
-    public const string Rule = "holds a character that is not text: U+0000 or half of a surrogate pair";
+    public const string Rule = "holds what is not text: U+0000, half of a surrogate pair, or bytes that are not UTF-8";
 
     public override string Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options)
     {
@@ -59,7 +59,7 @@ internal sealed class StorableElementConverter : JsonConverter<JsonElement>
         var probe = reader;
         for (var depth = probe.CurrentDepth; ;)
         {
-            if (probe.TokenType is JsonTokenType.String or JsonTokenType.PropertyName && probe.ValueIsEscaped)
+            if (probe.TokenType is JsonTokenType.String or JsonTokenType.PropertyName)
                 StorableStringConverter.GetStorable(ref probe);
             if (probe.CurrentDepth == depth && probe.TokenType is not (JsonTokenType.StartObject or JsonTokenType.StartArray)) break;
             if (!probe.Read()) break;

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.RegularExpressions;
+using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Diagnostics;
 using Microsoft.AspNetCore.Http.Json;
 using Microsoft.AspNetCore.Http.Metadata;
@@ -130,6 +131,8 @@ internal sealed partial class ProblemExceptionHandler(
                 return Problems.For(JsonErrors.Explain(wrong, type, json.Value.SerializerOptions));
             case BadHttpRequestException bad:
                 return Problems.For(BindingErrors.Explain(bad, context));
+            case ConnectionResetException or ConnectionAbortedException:
+                return Problems.Result("invalid-request", "The request broke off.");
             case TimeoutException or OperationCanceledException when !context.RequestAborted.IsCancellationRequested:
                 LogTimeout(exception, context.Request.Method, context.Request.Path);
                 return Problems.Result("timeout", "The answer took too long. Nothing is known to be wrong with the request.");

@@ -106,4 +106,4 @@ public static class Problems
 /// <param name="Errors">What is wrong with which field: JSON paths, or names of parameters and headers, to messages.</param>
 public sealed record Problem(
     string Type, string Title, int Status, string Detail, string Instance, string Code, string TraceId,
-    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyDictionary<string, string[]>? Errors);
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyDictionary<string, string[]>? Errors = null);

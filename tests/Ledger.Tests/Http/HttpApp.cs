@@ -16,6 +16,10 @@ namespace Ledger.Tests.Http;
 public sealed class HttpApp : IAsyncLifetime
 {
     private WebApplication? _app;
+    private int _open;
+
+    /// <summary>Requests that are being answered.</summary>
+    public int Open => Volatile.Read(ref _open);
 
     public HttpClient Client { get; private set; } = null!;
 
@@ -31,6 +35,18 @@ public sealed class HttpApp : IAsyncLifetime
             .AddRejectionOf(e => e is QueueFull ? new("queue-full", "Too much is waiting.") : null);
         builder.Logging.AddProvider(new Recorder(Errors));
         _app = builder.Build();
+        _app.Use(async (context, next) =>
+        {
+            Interlocked.Increment(ref _open);
+            try
+            {
+                await next(context);
+            }
+            finally
+            {
+                Interlocked.Decrement(ref _open);
+            }
+        });
         _app.UseLedgerProblems();
         _app.UseLedgerRouting();
         Map(_app);

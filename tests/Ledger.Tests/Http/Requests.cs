@@ -187,6 +187,44 @@ public sealed class A_request(HttpApp app) : IClassFixture<HttpApp>
         Assert.DoesNotContain(app.Errors, e => e.Contains(path));
     }
 
+    [Theory]
+    [InlineData("/things", "{\"name\":\"\u00ff\"}")]
+    [InlineData("/things", "{\"name\":\"\u00ed\u00a0\u0080\"}")]
+    [InlineData("/things", "{\"\u00ff\":1}")]
+    [InlineData("/things", "{\"name\":\"a\",\"tags\":{\"\u00ff\":\"x\"}}")]
+    [InlineData("/things", "{\"name\":\"a\",\"quantities\":{\"\u00ff\":1}}")]
+    [InlineData("/things", "{\"name\":\"a\",\"colour\":\"\u00ff\"}")]
+    [InlineData("/things", "{\"name\":\"a\",\"price\":\"\u00ff\"}")]
+    [InlineData("/things", "{\"name\":\"a\",\"join\":[{\"segment\":\"s\",\"ttl\":\"\u00ff\"}]}")]
+    [InlineData("/things", "{\"name\":\"a\",\"free\":\"\u00ff\"}")]
+    [InlineData("/free", "{\"x\":[\"\u00ff\"]}")]
+    [InlineData("/free", "{\"\u00ff\":1}")]
+    [InlineData("/free", "\u00ff\u00fe{\u0000}\u0000")]
+    [InlineData("/free", "\u0000")]
+    public async Task that_is_not_utf_8_is_refused(string path, string latin1)
+    {
+        var content = new ByteArrayContent(System.Text.Encoding.Latin1.GetBytes(latin1)) { Headers = { { "Content-Type", "application/json" } } };
+        var (status, _) = await Problem(await app.Client.PostAsync(path, content, TestContext.Current.CancellationToken));
+        Assert.Equal(HttpStatusCode.BadRequest, status);
+    }
+
+    [Theory]
+    [InlineData("/things")]
+    [InlineData("/raw")]
+    public async Task that_breaks_off_is_no_error_of_ours(string path)
+    {
+        var before = app.Errors.Count;
+        for (var i = 0; i < 20; i++)
+        {
+            using var socket = new System.Net.Sockets.TcpClient { LingerState = new(i % 2 == 0, 0) };
+            await socket.ConnectAsync("127.0.0.1", app.Address.Port, TestContext.Current.CancellationToken);
+            await socket.GetStream().WriteAsync(System.Text.Encoding.ASCII.GetBytes(
+                $"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{\"name\":"), TestContext.Current.CancellationToken);
+        }
+        while (app.Open > 0) await Task.Yield();
+        Assert.Equal(before, app.Errors.Count);
+    }
+
     [Fact]
     public async Task does_not_learn_what_the_server_is() => Assert.False((await app.GetAsync("/things")).Headers.Contains("Server"));
 
