@@ -47,8 +47,14 @@ public static class Requests
         }
     }
 
-    /// <summary>Says which position an answer is of.</summary>
-    public static void AnswerPosition(this HttpContext http, long position) => Positions.Write(http.Response, position);
+    /// <summary>Says which position an answer is of; of a streamed answer, the position its first page is of.</summary>
+    public static void AnswerPosition(this HttpContext http, long position)
+    {
+        if (!http.Response.HasStarted)
+        {
+            Positions.Write(http.Response, position);
+        }
+    }
 }
 
 /// <summary>A header that can't be understood; the answer is the rejection.</summary>

@@ -22,8 +22,10 @@ public static class LedgerHost
             .AddFilter("Microsoft", LogLevel.Warning).AddFilter("Npgsql", LogLevel.Warning);
         builder.Services.AddRoutingCore();
         builder.Services.AddLedgerProblems().AddLedgerJson().AddRejectionOf(StoreRejections.Of);
+        builder.Services.AddApiDescription();
         builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System);
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1)).AddSegments(new SweepInterval(settings.SweepInterval));
+        builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
         var app = builder.Build();
@@ -33,6 +35,7 @@ public static class LedgerHost
         app.MapUsers();
         app.MapSegments();
         app.MapOperations();
+        app.MapApiDescription();
         return app;
     }
 

@@ -11,6 +11,11 @@ public static class Endpoints
     public static RouteHandlerBuilder ProducesQueryProblems(this RouteHandlerBuilder route, params ReadOnlySpan<int> statuses) =>
         route.ProducesProblems([400, 503, .. statuses]);
 
+    /// <summary>Describes a list: a page as JSON, all of it as NDJSON or CSV.</summary>
+    public static RouteHandlerBuilder ProducesList<TItem>(this RouteHandlerBuilder route) => route
+        .Produces<Page<TItem>>()
+        .Produces<string>(200, Formats.NdjsonType, Formats.CsvType);
+
     /// <summary>Checks a user id.</summary>
     public static bool CheckUserId(this Validation errors, string userId, string field) =>
         errors.Check(UserId.IsValid(userId), field, UserId.Rule);

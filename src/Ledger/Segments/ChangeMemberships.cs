@@ -139,9 +139,7 @@ public sealed record ChangeMemberships(string UserId, IReadOnlyList<Join> Join, 
         }
 
         http.Answer(result);
-        return Results.Ok(after is not null
-            ? await reader.Compose(http.TenantId(), userId, after.State, after.Rollouts, after.At, cancellation)
-            : await reader.AsOf(http.TenantId(), userId, new AsOf(result.RecordedAt, result.Position), cancellation));
+        return Results.Ok(await reader.After(http.TenantId(), userId, result, after, cancellation));
     }
 }
 
@@ -161,13 +159,15 @@ public sealed class MembershipCommands(CommandHandler handler, MembershipLoader 
         LoadedMemberships? before = null;
         IReadOnlyList<RolledOutSegment> rollouts = [];
         IReadOnlyList<object> events = [];
+        DateTimeOffset now = default;
         var result = await handler.Handle(
             context,
             async attempt =>
             {
                 var named = await segments.Load(context.TenantId, command.Slugs, fresh: attempt > 0, cancellation);
                 (before, rollouts) = await users.Load(context.TenantId, command.UserId, cancellation);
-                var decision = command.Decide(before.State, named, clock.GetUtcNow());
+                now = clock.GetUtcNow();
+                var decision = command.Decide(before.State, named, now);
                 events = decision.Events;
                 return new Decided(
                     decision, User.StreamOf(command.UserId), User.StreamType,
@@ -185,7 +185,7 @@ public sealed class MembershipCommands(CommandHandler handler, MembershipLoader 
             state = UserMemberships.Evolve(state, Recorded(events[i], result, i));
         }
 
-        return (result, new MembershipsAfter(state, rollouts, result.Changed ? result.RecordedAt : clock.GetUtcNow()));
+        return (result, new MembershipsAfter(state, rollouts, result.Changed ? result.RecordedAt : now));
 
         RecordedEvent Recorded(object data, CommandResult stored, int index) => new()
         {

@@ -34,9 +34,7 @@ public static class JoinSegment
         }
 
         http.Answer(result);
-        var answer = after is not null
-            ? await reader.Compose(http.TenantId(), userId, after.State, [], after.At, cancellation)
-            : await reader.AsOf(http.TenantId(), userId, new AsOf(result.RecordedAt, result.Position), cancellation);
+        var answer = await reader.After(http.TenantId(), userId, result, after, cancellation);
         return Results.Ok(answer.Segments.Single(s => s.Segment == slug));
     }
 }

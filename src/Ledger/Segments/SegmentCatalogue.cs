@@ -16,6 +16,19 @@ public sealed record SegmentAnswer(
 /// <summary>Answers which segments there are.</summary>
 public static class SegmentCatalogue
 {
+    private static readonly CsvTable<SegmentAnswer> Csv = new(
+        ["slug", "description", "rolloutPercent", "defaultTtl", "members", "createdAt", "deletedAt"],
+        (csv, segment) =>
+        {
+            csv.Text(segment.Slug);
+            csv.Text(segment.Description);
+            csv.Number(segment.RolloutPercent);
+            csv.Text(segment.DefaultTtl is { } ttl ? Iso8601Duration.Format(ttl) : null);
+            csv.Number(segment.Members);
+            csv.Time(segment.CreatedAt);
+            csv.Time(segment.DeletedAt);
+        });
+
     /// <summary>The routes.</summary>
     public static void Map(IEndpointRouteBuilder routes)
     {
@@ -24,7 +37,7 @@ public static class SegmentCatalogue
             .Produces<SegmentAnswer>().ProducesQueryProblems(404);
         routes.MapGet("/v1/segments", List)
             .WithName("ListSegments").WithTags("Segments").WithSummary("All segments by slug; deleted ones when asked for")
-            .Produces<Page<SegmentAnswer>>().ProducesQueryProblems(406);
+            .ProducesList<SegmentAnswer>().ProducesQueryProblems(406);
     }
 
     private static Task<IResult> GetOne(
@@ -53,7 +66,7 @@ public static class SegmentCatalogue
         [AsParameters] PageQuery page, bool? includeDeleted, HttpContext http, Queries queries, SegmentCatalogueReader catalogue,
         CancellationToken cancellation) =>
         queries.Now(http, SegmentCatalogueReader.Views, now => ListAnswers.Answer<SegmentAnswer, SegmentCatalogueReader.Key>(
-            http, page, "segments", [$"{includeDeleted ?? false}"],
+            http, page, "segments", [$"{includeDeleted ?? false}"], Csv,
             async (after, rows) =>
             {
                 var (position, found) = await catalogue.List(http.TenantId(), includeDeleted ?? false, after, rows, now, cancellation);

@@ -9,11 +9,21 @@ public sealed record SegmentMember(string UserId, DateTimeOffset JoinedAt, DateT
 /// <summary>Answers who is, was or will be in a segment, by user id. Users taken in by a roll-out are a rule's, not a list's.</summary>
 public static class SegmentMembers
 {
+    private static readonly CsvTable<SegmentMember> Csv = new(
+        ["userId", "joinedAt", "expiresAt", "source"],
+        (csv, member) =>
+        {
+            csv.Text(member.UserId);
+            csv.Time(member.JoinedAt);
+            csv.Time(member.ExpiresAt);
+            csv.Text(member.Source);
+        });
+
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/segments/{slug}/members", Handle)
         .WithName("ListSegmentMembers").WithTags("Segments").WithSummary("Members of a segment, now, at an instant or as known at a position")
-        .Produces<Page<SegmentMember>>().ProducesQueryProblems(404, 406);
+        .ProducesList<SegmentMember>().ProducesQueryProblems(404, 406);
 
     private static Task<IResult> Handle(
         string slug, [AsParameters] PageQuery page, [AsParameters] AsOfQuery query, HttpContext http, Queries queries, SegmentMembersReader members,
@@ -33,7 +43,7 @@ public static class SegmentMembers
             }
 
             return await ListAnswers.Answer<SegmentMember, string>(
-                http, page, "members", [slug, .. query.Filter],
+                http, page, "members", [slug, .. query.Filter], Csv,
                 async (after, rows) =>
                 {
                     var (position, found) = await members.List(http.TenantId(), segmentId, asOf, after ?? "", rows, cancellation);

@@ -10,11 +10,19 @@ public sealed record SegmentSize(string Segment, long Members);
 /// <summary>Answers how large every segment is, was or is set to be.</summary>
 public static class SegmentSizes
 {
+    private static readonly CsvTable<SegmentSize> Csv = new(
+        ["segment", "members"],
+        (csv, size) =>
+        {
+            csv.Text(size.Segment);
+            csv.Number(size.Members);
+        });
+
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/segments/counts", Handle)
         .WithName("GetSegmentCounts").WithTags("Segments").WithSummary("Members of every live segment, now, at an instant or as known at a position")
-        .Produces<Page<SegmentSize>>().ProducesQueryProblems(406);
+        .ProducesList<SegmentSize>().ProducesQueryProblems(406);
 
     /// <summary>
     /// The size of segment s at the instant of <see cref="RangesUpTo"/>, whose parameters are $2 to $4: the sum of one range of
@@ -43,7 +51,7 @@ public static class SegmentSizes
         [AsParameters] PageQuery page, [AsParameters] AsOfQuery query, HttpContext http, Queries queries, SegmentSizesReader sizes,
         CancellationToken cancellation) =>
         queries.AsOf(http, SegmentCatalogueReader.Views, query, asOf => ListAnswers.Answer<SegmentSize, string>(
-            http, page with { Limit = page.Limit ?? Lists.MaxLimit }, "counts", query.Filter,
+            http, page with { Limit = page.Limit ?? Lists.MaxLimit }, "counts", query.Filter, Csv,
             async (after, rows) =>
             {
                 var (position, found) = await sizes.List(http.TenantId(), asOf, after ?? "", rows, cancellation);

@@ -30,7 +30,7 @@ public static class UserSegments
             return Problems.For(invalid);
         }
 
-        return await queries.AsOf(http, UserSegmentsReader.Views, query, async asOf =>
+        return await queries.AsOf(http, UserSegmentsReader.Names, query, async asOf =>
         {
             if (!asOf.IsNow)
             {
@@ -46,10 +46,10 @@ public static class UserSegments
 }
 
 /// <summary>Reads a user's segments.</summary>
-public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase views, EventReader log)
+public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase snapshots, Views views, EventReader log)
 {
     /// <summary>The views an answer is made of.</summary>
-    public static readonly string[] Views = [MembershipsProjection.View, SegmentsProjection.View];
+    public static readonly string[] Names = [MembershipsProjection.View, SegmentsProjection.View];
 
     /// <summary>The present: the user's open stays by primary key, and the roll-outs.</summary>
     public async Task<(long Position, UserSegmentsAnswer Answer)> Now(
@@ -57,8 +57,8 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase v
     {
         var open = new Dictionary<long, Membership>();
         var rollouts = new List<RolledOutSegment>();
-        var position = await views.Read(
-            Views,
+        var position = await snapshots.Read(
+            Names,
             [
                 Sql.Command(
                     """
@@ -139,8 +139,24 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase v
         return await Compose(tenantId, userId, state, rollouts, asOf.At, cancellation, asOf.KnownAt);
     }
 
+    /// <summary>
+    /// The answer to a command: made of the state it has led to, or, when it had been stored before, of what was known right
+    /// after it then, for which the views are waited for.
+    /// </summary>
+    public async Task<UserSegmentsAnswer> After(
+        string tenantId, string userId, CommandResult result, MembershipsAfter? after, CancellationToken cancellation)
+    {
+        if (after is not null)
+        {
+            return await Compose(tenantId, userId, after.State, after.Rollouts, after.At, cancellation);
+        }
+
+        await views.WaitFor(Names, result.Position, Positions.DefaultWait, cancellation);
+        return await AsOf(tenantId, userId, new AsOf(result.RecordedAt, result.Position), cancellation);
+    }
+
     /// <summary>The position that the views of a past answer have reached.</summary>
-    public Task<long> Reached(CancellationToken cancellation) => views.Read(Views, [], _ => Task.CompletedTask, cancellation);
+    public Task<long> Reached(CancellationToken cancellation) => snapshots.Read(Names, [], _ => Task.CompletedTask, cancellation);
 
     /// <summary>Puts together what holds at an instant: explicit memberships first, then the roll-outs that take the user in.</summary>
     public async Task<UserSegmentsAnswer> Compose(

@@ -22,7 +22,7 @@ public static class WhyMember
     private static Task<IResult> Handle(
         string userId, string slug, [AsParameters] AsOfQuery query, HttpContext http, Queries queries, WhyMemberReader reader,
         CancellationToken cancellation) =>
-        queries.AsOf(http, UserSegmentsReader.Views, query, async asOf =>
+        queries.AsOf(http, UserSegmentsReader.Names, query, async asOf =>
         {
                 var errors = new Validation();
             errors.CheckUserId(userId, "userId");
@@ -52,7 +52,7 @@ public sealed class WhyMemberReader(ViewDatabase views, UserSegmentsReader segme
         Life? life = null;
         Stay? stay = null;
         var position = await views.Read(
-            UserSegmentsReader.Views,
+            UserSegmentsReader.Names,
             [
                 Sql.Command(
                     $"""

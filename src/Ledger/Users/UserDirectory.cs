@@ -10,6 +10,15 @@ public sealed record UserAnswer(string UserId, IReadOnlyDictionary<string, JsonE
 /// <summary>Answers which users there are.</summary>
 public static class UserDirectory
 {
+    private static readonly CsvTable<UserAnswer> Csv = new(
+        ["userId", "registeredAt", "attributes"],
+        (csv, user) =>
+        {
+            csv.Text(user.UserId);
+            csv.Time(user.RegisteredAt);
+            csv.Text(JsonSerializer.Serialize(user.Attributes, Json.Options));
+        });
+
     /// <summary>The routes.</summary>
     public static void Map(IEndpointRouteBuilder routes)
     {
@@ -18,7 +27,7 @@ public static class UserDirectory
             .Produces<UserAnswer>().ProducesQueryProblems(404);
         routes.MapGet("/v1/users", List)
             .WithName("ListUsers").WithTags("Users").WithSummary("All users, by id")
-            .Produces<Page<UserAnswer>>().ProducesQueryProblems(406);
+            .ProducesList<UserAnswer>().ProducesQueryProblems(406);
     }
 
     private static Task<IResult> GetOne(string userId, HttpContext http, Queries queries, UserReader users, CancellationToken cancellation) =>
@@ -45,7 +54,7 @@ public static class UserDirectory
     private static Task<IResult> List(
         [AsParameters] PageQuery page, HttpContext http, Queries queries, UserReader users, CancellationToken cancellation) =>
         queries.Now(http, UserReader.Views, _ => ListAnswers.Answer<UserAnswer, string>(
-            http, page, "users", [],
+            http, page, "users", [], Csv,
             async (after, rows) =>
             {
                 var (position, found) = await users.List(http.TenantId(), after ?? "", rows, cancellation);
