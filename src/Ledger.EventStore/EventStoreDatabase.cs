@@ -10,6 +10,12 @@ public static class EventStoreDatabase
     public const int MaxPreparedStatements = 200;
 
     /// <summary>
+    /// Every statement is made to go through an index, however large the tables become. A plan that was made while a table was
+    /// still small, and is kept prepared, would read all of it: so the planner is not offered the plans that do.
+    /// </summary>
+    private const string IndexPlansOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+
+    /// <summary>
     /// A pool on the given connection string whose connections look into the store's schema, keep their statements prepared,
     /// and are known to the server under <paramref name="applicationName"/>.
     /// </summary>
@@ -21,6 +27,7 @@ public static class EventStoreDatabase
             ConnectionStringBuilder =
             {
                 SearchPath = options.Schema,
+                Options = IndexPlansOnly,
                 ApplicationName = applicationName,
                 MaxAutoPrepare = MaxPreparedStatements,
                 AutoPrepareMinUsages = 2,

@@ -15,6 +15,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
     private readonly Dictionary<Guid, StoredRequest> _known = [];
     private readonly List<(PendingAppend Request, AppendResult Result)> _answers = [];
     private readonly Dictionary<StreamKey, (string Type, long Version)> _written = [];
+    private readonly HashSet<StreamKey> _begun = [];
     private readonly EventColumns _events = new(batch.Events);
     private long _head;
     private DateTimeOffset _recordedAt;
@@ -65,7 +66,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
                 new NpgsqlBatchCommand("select seq_id, timestamp from mt_events order by seq_id desc limit 1"),
                 new NpgsqlBatchCommand(
                     """
-                    select s.tenant_id, s.id, s.version
+                    select s.tenant_id, s.id, coalesce(s.version, 0)
                     from unnest($1, $2) k (tenant_id, id) join mt_streams s on s.tenant_id = k.tenant_id and s.id = k.id
                     """)
                 {
@@ -142,7 +143,12 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         foreach (var pendingEvent in pending.Events)
         {
             var stream = new StreamKey(request.TenantId, pendingEvent.StreamId);
-            var version = _versions[stream] = _versions.GetValueOrDefault(stream) + 1;
+            if (!_versions.TryGetValue(stream, out var version))
+            {
+                _begun.Add(stream);
+            }
+
+            _versions[stream] = ++version;
             _written[stream] = (pendingEvent.StreamType, version);
             _events.Add(++_head, version, pending, pendingEvent);
         }
@@ -169,23 +175,26 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         await using var commands = new NpgsqlBatch(connection);
         if (_events.Count > 0)
         {
-            var streams = _written.OrderBy(s => s.Key.TenantId, StringComparer.Ordinal).ThenBy(s => s.Key.StreamId, StringComparer.Ordinal).ToArray();
-            commands.BatchCommands.Add(new NpgsqlBatchCommand(
-                """
-                insert into mt_streams (tenant_id, id, type, version, timestamp, created, is_archived)
-                select k.tenant_id, k.id, k.type, k.version, $5, $5, false from unnest($1, $2, $3, $4) k (tenant_id, id, type, version)
-                on conflict (tenant_id, id) do update set version = excluded.version, timestamp = excluded.timestamp
-                """)
+            // Sorted, so that index pages are visited in order. It is known which rows are there, so no upsert has to find out.
+            var streams = _written.OrderBy(s => s.Key.TenantId, StringComparer.Ordinal).ThenBy(s => s.Key.StreamId, StringComparer.Ordinal).ToLookup(s => _begun.Contains(s.Key));
+            if (streams[true].Any())
             {
-                Parameters =
-                {
-                    Value(Array.ConvertAll(streams, s => s.Key.TenantId)),
-                    Value(Array.ConvertAll(streams, s => s.Key.StreamId)),
-                    Value(Array.ConvertAll(streams, s => s.Value.Type)),
-                    Value(Array.ConvertAll(streams, s => s.Value.Version)),
-                    Value(_recordedAt),
-                },
-            });
+                commands.BatchCommands.Add(StreamCommand(
+                    """
+                    insert into mt_streams (tenant_id, id, type, version, timestamp, created, is_archived)
+                    select k.tenant_id, k.id, k.type, k.version, $5, $5, false from unnest($1, $2, $3, $4) k (tenant_id, id, type, version)
+                    """, [.. streams[true]]));
+            }
+
+            if (streams[false].Any())
+            {
+                commands.BatchCommands.Add(StreamCommand(
+                    """
+                    update mt_streams s set version = k.version, timestamp = $5 from unnest($1, $2, $3, $4) k (tenant_id, id, type, version)
+                    where s.tenant_id = k.tenant_id and s.id = k.id
+                    """, [.. streams[false]]));
+            }
+
             commands.BatchCommands.Add(_events.InsertCommand(_recordedAt));
             commands.BatchCommands.Add(new NpgsqlBatchCommand("select setval('mt_events_sequence', $1), pg_notify($2, '')")
             {
@@ -200,6 +209,18 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         commands.BatchCommands.Add(new NpgsqlBatchCommand("commit"));
         await commands.ExecuteNonQueryAsync(cancellation);
     }
+
+    private NpgsqlBatchCommand StreamCommand(string sql, KeyValuePair<StreamKey, (string Type, long Version)>[] streams) => new(sql)
+    {
+        Parameters =
+        {
+            Value(Array.ConvertAll(streams, s => s.Key.TenantId)),
+            Value(Array.ConvertAll(streams, s => s.Key.StreamId)),
+            Value(Array.ConvertAll(streams, s => s.Value.Type)),
+            Value(Array.ConvertAll(streams, s => s.Value.Version)),
+            Value(_recordedAt),
+        },
+    };
 
     private static NpgsqlParameter<T> Value<T>(T value) => new() { TypedValue = value };
 
@@ -219,7 +240,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         private readonly List<string> _dotnetTypes = new(capacity);
         private readonly List<string?> _correlations = new(capacity);
         private readonly List<string?> _causations = new(capacity);
-        private readonly List<string> _headers = new(capacity);
+        private readonly List<string?> _headers = new(capacity);
         private readonly List<string?> _actors = new(capacity);
 
         public int Count => _positions.Count;
@@ -257,7 +278,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
                 Value(_positions), Value(_ids), Text(_streams!), Value(_versions),
                 new NpgsqlParameter<List<byte[]>> { TypedValue = _data, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Jsonb },
                 Text(_types!), Text(_tenants!), Text(_dotnetTypes!), Text(_correlations), Text(_causations),
-                new NpgsqlParameter<List<string>> { TypedValue = _headers, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Jsonb },
+                new NpgsqlParameter<List<string?>> { TypedValue = _headers, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Jsonb },
                 Text(_actors), Value(recordedAt),
             },
         };

@@ -60,7 +60,7 @@ internal sealed class PendingAppend : IDisposable
 
     public int Bytes { get; }
 
-    public string Headers { get; }
+    public string? Headers { get; }
 
     public long Enqueued { get; }
 
@@ -105,10 +105,15 @@ internal sealed class PendingAppend : IDisposable
         _ => "condition_failed",
     };
 
-    /// <summary>The events' headers: how many events the request has, what it asked for, and the trace that caused it.</summary>
-    private string MakeHeaders()
+    /// <summary>The events' headers: how many events the request has, what it asked for, and the trace that caused it; null for none.</summary>
+    private string? MakeHeaders()
     {
-        var headers = new StringBuilder("{\"events\":").Append(EventCount);
+        var headers = new StringBuilder();
+        if (EventCount > 1)
+        {
+            headers.Append(",\"events\":").Append(EventCount);
+        }
+
         if (Request.Fingerprint is { } fingerprint)
         {
             headers.Append(",\"fingerprint\":\"").Append(JsonEncodedText.Encode(fingerprint)).Append('"');
@@ -119,7 +124,7 @@ internal sealed class PendingAppend : IDisposable
             headers.Append(",\"traceparent\":\"").Append(traceParent).Append('"');
         }
 
-        return headers.Append('}').ToString();
+        return headers.Length == 0 ? null : headers.Replace(',', '{', 0, 1).Append('}').ToString();
     }
 }
 

@@ -115,7 +115,7 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     public async Task<StoredRequest?> FindRequest(Guid id, CancellationToken cancellation = default)
     {
         await using var command = database.CreateCommand(
-            "select seq_id, stream_id, version, timestamp, headers ->> 'fingerprint', (headers ->> 'events')::int from mt_events where id = $1");
+            "select seq_id, stream_id, version, timestamp, headers ->> 'fingerprint', coalesce((headers ->> 'events')::int, 1) from mt_events where id = $1");
         command.Parameters.Add(new NpgsqlParameter<Guid> { TypedValue = id });
         await using var reader = await command.ExecuteReaderAsync(cancellation);
         return await reader.ReadAsync(cancellation)
@@ -145,8 +145,10 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
                  (select n.* from mt_events n
                   where n.tenant_id = k.tenant_id and n.stream_id = k.stream_id order by n.version desc limit 1)
                  union all
-                 select p.* from tail t
-                 join mt_events p on p.tenant_id = k.tenant_id and p.stream_id = k.stream_id and p.version = t.version - 1
+                 select p.* from tail t cross join lateral (
+                   -- the limit makes it one look into the index a step, where a join might read the whole stream
+                   select * from mt_events p
+                   where p.tenant_id = k.tenant_id and p.stream_id = k.stream_id and p.version = t.version - 1 limit 1) p
                  where t.seq_id > (select position from reached)
                )
                select * from tail

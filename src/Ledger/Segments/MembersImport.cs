@@ -4,9 +4,12 @@ using Ledger.Users;
 
 namespace Ledger.Segments;
 
-/// <summary>Runs an import: a chunk is loaded and decided while the one before is being stored.</summary>
+/// <summary>Runs an import: while one chunk is being stored, the next ones are read, loaded and decided.</summary>
 public sealed class MembersImport(MembershipLoader users, SegmentLoader segments, Appender appender, EventReader reader, LedgerClock clock)
 {
+    /// <summary>Chunks that are being loaded, decided and stored at the same time.</summary>
+    public const int MaxChunksInFlight = 3;
+
     /// <summary>Runs it. Refused as a whole only when there is no such segment at the start.</summary>
     public async Task<(ImportReceipt Receipt, long Position, Rejection? Rejection)> Run(
         CommandContext context, string slug, IAsyncEnumerable<IReadOnlyList<Line>> chunks, bool isCsv, CancellationToken cancellation)
@@ -17,19 +20,25 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
             return (import.Receipt, 0, SegmentRejections.NotFound(slug));
         }
 
-        var storing = Task.CompletedTask;
+        var storing = new Queue<(HashSet<string> Users, Task Task)>();
         try
         {
             await foreach (var chunk in chunks.WithCancellation(cancellation))
             {
                 var lines = chunk.Where(line => !(isCsv && ImportLine.IsHeader(line))).Select(line => ImportLine.Read(line, isCsv)).ToArray();
-                await storing;
-                storing = import.Store(lines, cancellation);
+                var named = lines.Where(line => line.Rejection is null).Select(line => line.UserId).ToHashSet();
+                // A user's lines take effect in their order, so chunks that share a user do not overlap.
+                while (storing.Count >= MaxChunksInFlight || storing.Any(s => s.Users.Overlaps(named)))
+                {
+                    await storing.Dequeue().Task;
+                }
+
+                storing.Enqueue((named, import.Store(lines, cancellation)));
             }
         }
         finally
         {
-            await storing;
+            await Task.WhenAll(storing.Select(s => s.Task));
         }
 
         return (import.Receipt, import.Position > 0 ? import.Position : await reader.ReadHead(cancellation), null);
@@ -46,6 +55,7 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
     private sealed class Import(
         CommandContext context, string slug, MembershipLoader users, SegmentLoader segments, Appender appender, LedgerClock clock)
     {
+        private readonly Lock _lock = new();
         private readonly long[] _outcomes = new long[4];
         private readonly List<RejectedLine> _rejections = [];
 
@@ -124,18 +134,7 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
                     continue;
                 }
 
-                Position = Math.Max(Position, appends[i]?.Result.LastPosition ?? 0);
-                foreach (var (line, outcome, rejection) in decided[i])
-                {
-                    if (rejection is not null)
-                    {
-                        Reject(line.Number, rejection);
-                    }
-                    else
-                    {
-                        _outcomes[(int)outcome]++;
-                    }
-                }
+                Count(decided[i], appends[i]?.Result.LastPosition ?? 0);
             }
 
             return [.. left];
@@ -165,12 +164,34 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
             return (events, decided);
         }
 
+        private void Count(List<(ImportLine Line, Outcome Outcome, Rejection? Rejection)> decided, long position)
+        {
+            lock (_lock)
+            {
+                Position = Math.Max(Position, position);
+                foreach (var (line, outcome, rejection) in decided)
+                {
+                    if (rejection is not null)
+                    {
+                        Reject(line.Number, rejection);
+                    }
+                    else
+                    {
+                        _outcomes[(int)outcome]++;
+                    }
+                }
+            }
+        }
+
         private void Reject(long line, Rejection rejection)
         {
-            _outcomes[(int)Outcome.Rejected]++;
-            if (_rejections.Count < ImportMembers.MaxRejections)
+            lock (_lock)
             {
-                _rejections.Add(new RejectedLine(line, rejection.Code, rejection.Detail));
+                _outcomes[(int)Outcome.Rejected]++;
+                if (_rejections.Count < ImportMembers.MaxRejections)
+                {
+                    _rejections.Add(new RejectedLine(line, rejection.Code, rejection.Detail));
+                }
             }
         }
     }
