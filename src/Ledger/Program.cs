@@ -1,3 +1,6 @@
+using System.CommandLine;
 using Ledger.Hosting;
 
-return await Verbs.Root(Console.Out, Console.Error).Parse(args).InvokeAsync();
+// Longer than anything a stopping node waits for, so that it is never cut short.
+return await Verbs.Root(Console.Out, Console.Error).Parse(args)
+    .InvokeAsync(new InvocationConfiguration { ProcessTerminationTimeout = TimeSpan.FromSeconds(30) });
