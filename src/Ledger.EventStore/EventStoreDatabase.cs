@@ -10,8 +10,15 @@ public static class EventStoreDatabase
     public const int MaxPreparedStatements = 200;
 
     /// <summary>
+    /// How long a transaction may stand still before PostgreSQL ends it: a node that was stopped within one must not hold its
+    /// locks against the others for ever.
+    /// </summary>
+    public static readonly TimeSpan MaxIdleInTransaction = TimeSpan.FromSeconds(5);
+
+    /// <summary>
     /// Every statement is made to go through an index, however large the tables become. A plan that was made while a table was
-    /// still small, and is kept prepared, would read all of it: so the planner is not offered the plans that do.
+    /// still small, and is kept prepared, would read all of it: so the planner is not offered the plans that do. For the same
+    /// reason rows are looked up by a list of keys through a lateral subquery with a limit: a join might begin at the table.
     /// </summary>
     private const string IndexPlansOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
@@ -27,7 +34,7 @@ public static class EventStoreDatabase
             ConnectionStringBuilder =
             {
                 SearchPath = options.Schema,
-                Options = IndexPlansOnly,
+                Options = $"{IndexPlansOnly} -c idle_in_transaction_session_timeout={(int)MaxIdleInTransaction.TotalMilliseconds}",
                 ApplicationName = applicationName,
                 MaxAutoPrepare = MaxPreparedStatements,
                 AutoPrepareMinUsages = 2,

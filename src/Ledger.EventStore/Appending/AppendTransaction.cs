@@ -67,7 +67,8 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
                 new NpgsqlBatchCommand(
                     """
                     select s.tenant_id, s.id, coalesce(s.version, 0)
-                    from unnest($1, $2) k (tenant_id, id) join mt_streams s on s.tenant_id = k.tenant_id and s.id = k.id
+                    from unnest($1, $2) k (tenant_id, id)
+                    cross join lateral (select * from mt_streams s where s.tenant_id = k.tenant_id and s.id = k.id limit 1) s
                     """)
                 {
                     Parameters = { Value(tenants), Value(streams) },
@@ -190,8 +191,10 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
             {
                 commands.BatchCommands.Add(StreamCommand(
                     """
-                    update mt_streams s set version = k.version, timestamp = $5 from unnest($1, $2, $3, $4) k (tenant_id, id, type, version)
-                    where s.tenant_id = k.tenant_id and s.id = k.id
+                    update mt_streams s set version = k.version, timestamp = $5
+                    from unnest($1, $2, $3, $4) k (tenant_id, id, type, version)
+                    cross join lateral (select ctid from mt_streams o where o.tenant_id = k.tenant_id and o.id = k.id limit 1) o
+                    where s.ctid = o.ctid
                     """, [.. streams[false]]));
             }
 

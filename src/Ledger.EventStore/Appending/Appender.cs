@@ -209,28 +209,7 @@ public sealed partial class Appender : IAsyncDisposable
         }
     }
 
-    private async Task<NpgsqlConnection> Connect()
-    {
-        if (_connection is null)
-        {
-            var connection = await _database.OpenConnectionAsync();
-            try
-            {
-                // A node that is stopped while it holds the append lock must not hold up the others for ever.
-                await using var command = new NpgsqlCommand(
-                    $"set idle_in_transaction_session_timeout = '{(int)_options.AppendRetryWindow.TotalMilliseconds}ms'", connection);
-                await command.ExecuteNonQueryAsync();
-                _connection = connection;
-            }
-            catch
-            {
-                await connection.DisposeAsync();
-                throw;
-            }
-        }
-
-        return _connection;
-    }
+    private async Task<NpgsqlConnection> Connect() => _connection ??= await _database.OpenConnectionAsync();
 
     /// <summary>Gives the connection up for good; its transaction, if any is left, is rolled back with it.</summary>
     private async Task DropConnection()

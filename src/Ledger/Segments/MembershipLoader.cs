@@ -42,7 +42,8 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
             $"""
              select k.ordinal, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source, s.slug
              from unnest($2) with ordinality k (user_id, ordinal)
-             join memberships m on m.tenant_id = $1 and m.user_id = k.user_id {(onlySegment is null ? "" : "and m.segment_id = $3")}
+             cross join lateral (
+               select * from memberships m where m.tenant_id = $1 and m.user_id = k.user_id {(onlySegment is null ? "offset 0" : "and m.segment_id = $3 limit 1")}) m
              left join segments s on s.tenant_id = m.tenant_id and s.segment_id = m.segment_id
              where s.deleted_at is null
              """,

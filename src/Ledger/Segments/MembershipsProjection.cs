@@ -82,7 +82,9 @@ public sealed class MembershipsProjection : IProjection
                 """
                 select m.tenant_id, m.user_id, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source
                 from unnest($1, $2, $3) k (tenant_id, user_id, segment_id)
-                join memberships m on m.tenant_id = k.tenant_id and m.user_id = k.user_id and m.segment_id = k.segment_id
+                cross join lateral (
+                  select * from memberships m
+                  where m.tenant_id = k.tenant_id and m.user_id = k.user_id and m.segment_id = k.segment_id limit 1) m
                 """, connection)
             {
                 Parameters =
@@ -146,14 +148,22 @@ public sealed class MembershipsProjection : IProjection
             await using var batch = new NpgsqlBatch(connection);
             Add(gone.Count, () => Sql.Command(
                 """
-                delete from memberships m using unnest($1, $2, $3) k (tenant_id, user_id, segment_id)
-                where m.tenant_id = k.tenant_id and m.user_id = k.user_id and m.segment_id = k.segment_id
+                delete from memberships m
+                using unnest($1, $2, $3) k (tenant_id, user_id, segment_id)
+                cross join lateral (
+                  select ctid from memberships o
+                  where o.tenant_id = k.tenant_id and o.user_id = k.user_id and o.segment_id = k.segment_id limit 1) o
+                where m.ctid = o.ctid
                 """,
                 [.. Keys(gone)]));
             Add(renewed.Count, () => Sql.Command(
                 """
-                update memberships m set expires_at = k.expires_at from unnest($1, $2, $3, $4) k (tenant_id, user_id, segment_id, expires_at)
-                where m.tenant_id = k.tenant_id and m.user_id = k.user_id and m.segment_id = k.segment_id
+                update memberships m set expires_at = k.expires_at
+                from unnest($1, $2, $3, $4) k (tenant_id, user_id, segment_id, expires_at)
+                cross join lateral (
+                  select ctid from memberships o
+                  where o.tenant_id = k.tenant_id and o.user_id = k.user_id and o.segment_id = k.segment_id limit 1) o
+                where m.ctid = o.ctid
                 """,
                 [.. Keys(renewed), Sql.InstantsOrNull(renewed.Select(s => s.ExpiresAt))]));
             Add(begun.Count, () => Sql.Command(

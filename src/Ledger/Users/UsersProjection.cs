@@ -56,7 +56,8 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams) : IPr
                 """
                 update users u set attributes = c.attributes, version = c.version
                 from unnest($1, $2, $3, $4) c (tenant_id, user_id, attributes, version)
-                where u.tenant_id = c.tenant_id and u.user_id = c.user_id
+                cross join lateral (select ctid from users o where o.tenant_id = c.tenant_id and o.user_id = c.user_id limit 1) o
+                where u.ctid = o.ctid
                 """,
                 [.. Rows(changed)]));
         }
