@@ -20,7 +20,7 @@ public static class EventStoreDatabase
     /// still small, and is kept prepared, would read all of it: so the planner is not offered the plans that do. For the same
     /// reason rows are looked up by a list of keys through a lateral subquery with a limit: a join might begin at the table.
     /// </summary>
-    private const string IndexPlansOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+    private const string IndexPlansOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c max_parallel_workers_per_gather=0 -c jit=off";
 
     /// <summary>
     /// A pool on the given connection string whose connections look into the store's schema, keep their statements prepared,

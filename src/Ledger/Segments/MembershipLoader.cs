@@ -44,7 +44,8 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
              from unnest($2) with ordinality k (user_id, ordinal)
              cross join lateral (
                select * from memberships m where m.tenant_id = $1 and m.user_id = k.user_id {(onlySegment is null ? "offset 0" : "and m.segment_id = $3 limit 1")}) m
-             left join segments s on s.tenant_id = m.tenant_id and s.segment_id = m.segment_id
+             left join lateral (
+               select * from segments s where s.tenant_id = m.tenant_id and s.segment_id = m.segment_id limit 1) s on true
              where s.deleted_at is null
              """,
             [Sql.Value(tenantId), Sql.Texts(userIds), .. onlySegment is { } only ? [Sql.Value(only)] : Array.Empty<NpgsqlParameter>()]));

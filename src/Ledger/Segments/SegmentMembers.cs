@@ -62,26 +62,29 @@ public sealed class SegmentMembersReader(NpgsqlDataSource database, ViewDatabase
 
     /// <summary>
     /// The stays of segment s that held at $2, as far as was known at position $3. A stay renewed since then had the term that
-    /// the first later renewal replaced.
+    /// the first later renewal replaced. <paramref name="page"/> ends the reading of the open and of the past stays each, so
+    /// that a page costs a page.
     /// </summary>
-    internal const string KnownStays =
-        """
-        select * from (
-          select m.user_id, m.joined_at, m.source, m.joined_position, m.tenant_id, m.segment_id, null::timestamptz as ended_at, m.expires_at
-          from memberships m where m.tenant_id = s.tenant_id and m.segment_id = s.segment_id and m.joined_position <= $3
-          union all
-          select p.user_id, p.joined_at, p.source, p.joined_position, p.tenant_id, p.segment_id,
-                 case when p.ended_position <= $3 then p.ended_at end, p.expires_at
-          from past_memberships p where p.tenant_id = s.tenant_id and p.segment_id = s.segment_id and p.joined_position <= $3
-        ) k
-        left join lateral (
-          select true as renewed, t.expires_at as term from membership_terms t
-          where t.tenant_id = k.tenant_id and t.segment_id = k.segment_id and t.user_id = k.user_id and t.joined_position = k.joined_position
-            and (t.until_position > $3 or t.until_at > $2)
-          order by t.until_position limit 1) t on true
-        where k.joined_at <= $2 and (k.ended_at is null or k.ended_at > $2)
-          and (case when t.renewed then t.term else k.expires_at end is null or case when t.renewed then t.term else k.expires_at end > $2)
-        """;
+    internal static string KnownStays(string page = "") =>
+        $"""
+         ({KnownOf("memberships", endedAt: "null::timestamptz")} {page})
+         union all
+         ({KnownOf("past_memberships", endedAt: "case when m.ended_position <= $3 then m.ended_at end")} {page})
+         """;
+
+    private static string KnownOf(string table, string endedAt) =>
+        $"""
+         select m.user_id, m.joined_at, case when t.renewed then t.expires_at else m.expires_at end as expires_at, m.source
+         from {table} m
+         left join lateral (
+           select true as renewed, t.expires_at from membership_terms t
+           where t.tenant_id = m.tenant_id and t.segment_id = m.segment_id and t.user_id = m.user_id and t.joined_position = m.joined_position
+             and (t.until_position > $3 or t.until_at > $2)
+           order by t.until_position limit 1) t on true
+         where m.tenant_id = s.tenant_id and m.segment_id = s.segment_id and m.joined_position <= $3 and m.joined_at <= $2
+           and coalesce({endedAt} > $2, true)
+           and coalesce(case when t.renewed then t.expires_at else m.expires_at end > $2, true)
+         """;
 
     /// <summary>The life of a slug that is or was alive.</summary>
     public async Task<long?> FindSegment(string tenantId, string slug, AsOf asOf, CancellationToken cancellation)
@@ -124,10 +127,10 @@ public sealed class SegmentMembersReader(NpgsqlDataSource database, ViewDatabase
 
     private static NpgsqlBatchCommand Past(string tenantId, long segmentId, AsOf asOf, string after, int limit) => Sql.Command(
         $"""
-         select m.user_id, m.joined_at, case when m.renewed then m.term else m.expires_at end, m.source
+         select m.user_id, m.joined_at, m.expires_at, m.source
          from (select $1::varchar as tenant_id, $4::bigint as segment_id) s
-         cross join lateral ({KnownStays} and k.user_id > $5 order by k.user_id limit $6) m
-         order by m.user_id
+         cross join lateral ({KnownStays("and m.user_id > $5 order by m.user_id limit $6")}) m
+         order by m.user_id limit $6
          """,
         Sql.Value(tenantId), Sql.Value(asOf.At), Sql.Value(asOf.KnownAt), Sql.Value(segmentId), Sql.Value(after), Sql.Value(limit));
 }

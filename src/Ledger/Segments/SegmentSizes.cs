@@ -94,7 +94,7 @@ public sealed class SegmentSizesReader(ViewDatabase views)
     /// <summary>Counts the stays known at a position one by one: an auditor's question, whose cost is that of the members.</summary>
     private static NpgsqlBatchCommand AsKnown(string tenantId, AsOf asOf, string after, int limit) => Sql.Command(
         $"""
-         select s.slug, (select count(*) from ({SegmentMembersReader.KnownStays}) m) from segments s
+         select s.slug, (select count(*) from ({SegmentMembersReader.KnownStays()}) m) from segments s
          where s.tenant_id = $1 and s.slug > $4 and {SegmentMembersReader.KnownSegment}
          order by s.slug limit $5
          """,

@@ -63,7 +63,9 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
                 Sql.Command(
                     """
                     select s.slug, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source
-                    from memberships m join segments s on s.tenant_id = m.tenant_id and s.segment_id = m.segment_id
+                    from memberships m
+                    cross join lateral (
+                      select * from segments s where s.tenant_id = m.tenant_id and s.segment_id = m.segment_id limit 1) s
                     where m.tenant_id = $1 and m.user_id = $2 and s.deleted_at is null
                     """,
                     Sql.Value(tenantId), Sql.Value(userId)),

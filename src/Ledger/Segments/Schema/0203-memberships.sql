@@ -8,7 +8,7 @@ create table memberships (
   joined_at       timestamptz not null,
   expires_at      timestamptz null,
   source          varchar     not null,
-  primary key (tenant_id, user_id, segment_id)
+  primary key (tenant_id, segment_id, user_id)
 ) with (fillfactor = 90);
-create index memberships_by_segment on memberships (tenant_id, segment_id, user_id);
+create index memberships_by_user on memberships (tenant_id, user_id);
 create index memberships_expiring on memberships (tenant_id, segment_id, expires_at) where expires_at is not null;
