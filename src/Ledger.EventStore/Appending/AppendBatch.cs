@@ -33,11 +33,15 @@ internal sealed class AppendBatch
         }
     }
 
-    /// <summary>A batch of one, to find out which request of a batch PostgreSQL refuses.</summary>
-    public static AppendBatch Of(PendingAppend request)
+    /// <summary>Some of the requests as a batch of their own, to find out which of them is refused.</summary>
+    public static AppendBatch Of(IEnumerable<PendingAppend> requests)
     {
         var batch = new AppendBatch();
-        batch.Add(request);
+        foreach (var request in requests)
+        {
+            batch.Add(request);
+        }
+
         return batch;
     }
 }

@@ -55,7 +55,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         }
 
         // A fresh id can be in the log only if an earlier attempt at this batch got through.
-        var ids = batch.Requests.Where(r => r.Attempted || r.Request.IdempotencyId is not null).Select(r => r.Id).ToArray();
+        var ids = batch.Requests.Where(r => r.Attempt is not null || r.Request.IdempotencyId is not null).Select(r => r.Id).ToArray();
 
         await using var commands = new NpgsqlBatch(connection)
         {
@@ -119,7 +119,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         var request = pending.Request;
         if (_known.TryGetValue(pending.Id, out var stored))
         {
-            var outcome = pending.Attempted ? AppendOutcome.Appended
+            var outcome = pending.Attempt == (stored.FirstPosition, stored.RecordedAt) ? AppendOutcome.Appended
                 : stored.Fingerprint == request.Fingerprint ? AppendOutcome.Duplicate
                 : AppendOutcome.KeyReused;
             return new AppendResult(outcome)
@@ -127,9 +127,11 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
                 FirstPosition = stored.FirstPosition,
                 LastPosition = stored.LastPosition,
                 RecordedAt = stored.RecordedAt,
-                Version = stored.Version + request.Appends[0].Events.Count - 1,
+                Version = stored.Version + pending.EventsOfFirstStream - 1,
             };
         }
+
+        pending.Attempt = null; // what was tried before has left nothing
 
         foreach (var condition in request.Conditions)
         {
@@ -163,9 +165,9 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         };
         if (request.IdempotencyId is not null)
         {
-            var firstStream = request.Appends[0];
             _known[pending.Id] = new StoredRequest(
-                first, pending.EventCount, firstStream.StreamId, result.Version - firstStream.Events.Count + 1, _recordedAt, request.Fingerprint);
+                first, pending.EventCount, pending.Events[0].StreamId, result.Version - pending.EventsOfFirstStream + 1, _recordedAt,
+                request.Fingerprint);
         }
 
         return result;
@@ -203,9 +205,12 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
             {
                 Parameters = { Value(_head), Value(Channels.EventsAppended) },
             });
-            foreach (var request in batch.Requests)
+            foreach (var (request, result) in _answers)
             {
-                request.Attempted = true;
+                if (result.Outcome == AppendOutcome.Appended)
+                {
+                    request.Attempt = (result.FirstPosition, result.RecordedAt);
+                }
             }
         }
 

@@ -22,6 +22,7 @@ public sealed partial class Appender : IAsyncDisposable
     private readonly Channel<PendingAppend> _queue;
     private readonly Task _loop;
     private NpgsqlConnection? _connection;
+    private long? _awaySince;
     private volatile bool _stopping;
 
     /// <summary>Starts taking requests.</summary>
@@ -141,19 +142,18 @@ public sealed partial class Appender : IAsyncDisposable
         }
         catch (Exception exception)
         {
-            LogBug(exception, requests.Count);
-            await DropConnection();
+            LogBug(exception);
             requests.ForEach(request => request.Fail(exception));
         }
     }
 
     /// <summary>
     /// Stores a batch. When the connection is lost, even in mid-commit, the batch is run again: it waits for the append lock,
-    /// and so for the end of the lost transaction, and finds by the event ids whether that had been committed.
+    /// and so for the end of the lost transaction, and finds by the event ids whether that had been committed. A batch that is
+    /// refused is halved until the request is found that it is refused for; the others are stored.
     /// </summary>
     private async Task StoreUntilKnown(AppendBatch batch)
     {
-        var started = Stopwatch.GetTimestamp();
         var pause = TimeSpan.FromMilliseconds(20);
         while (true)
         {
@@ -161,57 +161,79 @@ public sealed partial class Appender : IAsyncDisposable
             {
                 var transaction = new AppendTransaction(await Connect(), batch, _lockKey, _clock.GetUtcNow());
                 var answers = await transaction.Run(CancellationToken.None);
-                _clock.Observe(transaction.RecordedAt);
-                if (transaction.StoredEvents > 0)
-                {
-                    Telemetry.AppendedEvents.Add(transaction.StoredEvents);
-                    Telemetry.AppendBatchSize.Record(transaction.StoredEvents);
-                    Committed?.Invoke(transaction.Head);
-                }
-
-                foreach (var (request, result) in answers)
-                {
-                    request.Complete(result);
-                }
-
-                return;
-            }
-            catch (Exception exception) when (DatabaseErrors.IsRefusedData(exception))
-            {
-                await DropConnection();
-                if (batch.Requests.Count == 1)
-                {
-                    batch.Requests[0].Fail(exception);
-                    return;
-                }
-
-                foreach (var request in batch.Requests)
-                {
-                    await StoreUntilKnown(AppendBatch.Of(request));
-                }
-
+                _awaySince = null;
+                Answer(transaction, answers);
                 return;
             }
             catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception) || DatabaseErrors.IsNumberTaken(exception))
             {
                 await DropConnection();
-                if (Stopwatch.GetElapsedTime(started) > _options.AppendRetryWindow)
+                // Counted from the first failure: the batches that queued up meanwhile don't each wait as long again.
+                _awaySince ??= Stopwatch.GetTimestamp();
+                if (Stopwatch.GetElapsedTime(_awaySince.Value) > _options.AppendRetryWindow)
                 {
                     LogUnavailable(exception, batch.Requests.Count);
                     batch.Requests.ForEach(request => request.Fail(new EventStoreUnavailableException(
-                        "The event store can't be reached.", outcomeUnknown: request.Attempted, exception)));
+                        "The event store can't be reached.", outcomeUnknown: request.Attempt is not null, exception)));
                     return;
                 }
 
                 await Task.Delay(pause);
                 pause = TimeSpan.FromMilliseconds(Math.Min(500, pause.TotalMilliseconds * 2));
             }
+            catch (Exception exception)
+            {
+                await DropConnection();
+                if (batch.Requests.Count == 1)
+                {
+                    if (!DatabaseErrors.IsRefusedData(exception))
+                    {
+                        LogBug(exception);
+                    }
+
+                    batch.Requests[0].Fail(exception);
+                    return;
+                }
+
+                var half = batch.Requests.Count / 2;
+                await StoreUntilKnown(AppendBatch.Of(batch.Requests.Take(half)));
+                await StoreUntilKnown(AppendBatch.Of(batch.Requests.Skip(half)));
+                return;
+            }
+        }
+    }
+
+    private void Answer(AppendTransaction transaction, IReadOnlyList<(PendingAppend Request, AppendResult Result)> answers)
+    {
+        _clock.Observe(transaction.RecordedAt);
+        foreach (var (request, result) in answers)
+        {
+            request.Complete(result);
+        }
+
+        if (transaction.StoredEvents == 0)
+        {
+            return;
+        }
+
+        Telemetry.AppendedEvents.Add(transaction.StoredEvents);
+        Telemetry.AppendBatchSize.Record(transaction.StoredEvents);
+        try
+        {
+            Committed?.Invoke(transaction.Head);
+        }
+        catch (Exception exception)
+        {
+            LogListener(exception); // what is stored is stored
         }
     }
 
     private async Task<NpgsqlConnection> Connect() => _connection ??= await _database.OpenConnectionAsync();
 
-    /// <summary>Gives the connection up for good; its transaction, if any is left, is rolled back with it.</summary>
+    /// <summary>
+    /// Gives the connection up for good, and the pool's idle ones, which a restart of the server would have broken too. An open
+    /// one is not used again either: after an error in a batch, Npgsql may not know what it has prepared on it.
+    /// </summary>
     private async Task DropConnection()
     {
         if (_connection is { } connection)
@@ -219,7 +241,7 @@ public sealed partial class Appender : IAsyncDisposable
             _connection = null;
             try
             {
-                NpgsqlConnection.ClearPool(connection);
+                _database.Clear();
                 await connection.DisposeAsync();
             }
             catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception))
@@ -229,8 +251,11 @@ public sealed partial class Appender : IAsyncDisposable
         }
     }
 
-    [LoggerMessage(LogLevel.Error, "Storing a batch of {Requests} requests failed")]
-    private partial void LogBug(Exception exception, int requests);
+    [LoggerMessage(LogLevel.Error, "A request could not be stored")]
+    private partial void LogBug(Exception exception);
+
+    [LoggerMessage(LogLevel.Error, "A listener to commits failed")]
+    private partial void LogListener(Exception exception);
 
     [LoggerMessage(LogLevel.Warning, "The database is away: {Requests} requests are refused")]
     private partial void LogUnavailable(Exception exception, int requests);

@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Diagnostics;
 using System.Text;
 using System.Text.Json;
@@ -18,9 +19,18 @@ internal sealed class PendingAppend : IDisposable
         Request = request;
         Id = request.IdempotencyId ?? EventId.New();
         Enqueued = Stopwatch.GetTimestamp();
+        Check(request.TenantId, request.Actor, request.CorrelationId, request.CausationId);
+        foreach (var condition in request.Conditions)
+        {
+            Check(condition.StreamId);
+        }
+
         foreach (var append in request.Appends)
         {
-            EventCount += append.Events.Count;
+            Check(append.StreamId, append.Type);
+            EventCount += append.Events.Count > 0
+                ? append.Events.Count
+                : throw new ArgumentException($"There is no event for the stream '{append.StreamId}'.", nameof(request));
         }
 
         if (EventCount is 0 or > EventStoreOptions.MaxRequestEvents)
@@ -64,8 +74,14 @@ internal sealed class PendingAppend : IDisposable
 
     public long Enqueued { get; }
 
-    /// <summary>Set once a transaction has tried to store this request: finding its id afterwards means that it succeeded.</summary>
-    public bool Attempted { get; set; }
+    /// <summary>
+    /// Where and when the last transaction tried to store this request: finding its id just there afterwards means that it
+    /// succeeded; finding it elsewhere, that another request had the same key.
+    /// </summary>
+    public (long FirstPosition, DateTimeOffset RecordedAt)? Attempt { get; set; }
+
+    /// <summary>How many of the events belong to the first stream.</summary>
+    public int EventsOfFirstStream => Events.Count(e => e.StreamId == Events[0].StreamId);
 
     public Task<AppendResult> Completion => _completion.Task;
 
@@ -96,6 +112,23 @@ internal sealed class PendingAppend : IDisposable
     }
 
     public void Dispose() => _cancellation.Dispose();
+
+    /// <summary>What neither the client nor the server can send would fail everybody in the batch.</summary>
+    private static void Check(params ReadOnlySpan<string?> texts)
+    {
+        foreach (var text in texts)
+        {
+            for (var rest = text.AsSpan(); !rest.IsEmpty;)
+            {
+                if (Rune.DecodeFromUtf16(rest, out var rune, out var length) != OperationStatus.Done || rune.Value == 0)
+                {
+                    throw new ArgumentException($"PostgreSQL can't hold the text '{text}'.");
+                }
+
+                rest = rest[length..];
+            }
+        }
+    }
 
     private static string OutcomeName(AppendOutcome outcome) => outcome switch
     {
