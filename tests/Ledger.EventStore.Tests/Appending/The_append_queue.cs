@@ -95,7 +95,7 @@ public sealed class The_append_queue(PostgresFixture postgres)
             await stopping;
         }
 
-        Assert.All(appends, append => Assert.True(append.IsCompletedSuccessfully));
+        Assert.All(await Task.WhenAll(appends), r => Assert.Equal(AppendOutcome.Appended, r.Outcome));
         Assert.Equal(50, await store.Reader.ReadHead(Ct));
         await store.AssertSound();
     }
