@@ -20,3 +20,14 @@ public sealed class SchemaMismatchException(string message) : Exception(message)
 
 /// <summary>The server is set up to lose what it has acknowledged.</summary>
 public sealed class UnsafeServerException(string message) : Exception(message);
+
+/// <summary>An event's JSON does not fit its kind.</summary>
+public sealed class UnreadableEventException(long position, Type dataType, Exception inner)
+    : Exception($"The event at position {position} can't be read as {dataType.Name}.", inner)
+{
+    /// <summary>What it should be.</summary>
+    public Type DataType { get; } = dataType;
+
+    /// <summary>Where the event stands in the log.</summary>
+    public long Position { get; } = position;
+}

@@ -63,10 +63,15 @@ internal static class ProjectionBatch
     public static async Task Fold(IProjection view, IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
     {
         var handled = view.Events;
-        var relevant = events.Where(e => e.Data is { } data && handled.Contains(data.GetType())).ToArray();
+        var relevant = events.Where(e => e.DataType is { } type && handled.Contains(type)).ToArray();
         if (relevant.Length == 0)
         {
             return;
+        }
+
+        if (relevant.FirstOrDefault(e => e.Unreadable is not null) is { Unreadable: { } unreadable })
+        {
+            throw new ProjectionFailedException(view, unreadable);
         }
 
         try

@@ -175,18 +175,20 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     /// <summary>Reads the result of <see cref="AddTails"/>: for each stream its version and the events the view does not know yet.</summary>
     public async Task<StreamTail[]> ReadTails(NpgsqlDataReader reader, int streams, CancellationToken cancellation)
     {
-        var tails = new StreamTail[streams];
-        Array.Fill(tails, StreamTail.Empty);
+        var versions = new long[streams];
+        var events = new List<RecordedEvent>?[streams];
         while (await reader.ReadAsync(cancellation))
         {
             var index = (int)reader.GetInt64(0) - 1;
-            var known = reader.GetInt64(1);
             var recorded = Read(reader, types, firstColumn: 2);
-            var events = recorded.Position > known ? [.. tails[index].Events, recorded] : tails[index].Events;
-            tails[index] = new StreamTail(recorded.Version, events);
+            versions[index] = recorded.Version;
+            if (recorded.Position > reader.GetInt64(1))
+            {
+                (events[index] ??= []).Add(recorded);
+            }
         }
 
-        return tails;
+        return [.. versions.Zip(events, (version, tail) => version == 0 ? StreamTail.Empty : new StreamTail(version, tail ?? []))];
     }
 
     internal async Task<IReadOnlyList<RecordedEvent>> ReadPage(
@@ -213,6 +215,18 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     {
         var name = reader.GetString(firstColumn + 5);
         var json = reader.GetFieldValue<byte[]>(firstColumn + 7);
+        var type = types.Named(name);
+        object? data = null;
+        UnreadableEventException? unreadable = null;
+        try
+        {
+            data = type is null ? null : JsonSerializer.Deserialize(json, type.Json);
+        }
+        catch (Exception exception) when (exception is JsonException or NotSupportedException or ArgumentException or FormatException)
+        {
+            unreadable = new UnreadableEventException(reader.GetInt64(firstColumn), type!.ClrType, exception);
+        }
+
         return new RecordedEvent
         {
             Position = reader.GetInt64(firstColumn),
@@ -227,7 +241,8 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
             CorrelationId = Text(firstColumn + 9),
             CausationId = Text(firstColumn + 10),
             TraceParent = Text(firstColumn + 11),
-            Data = types.Named(name) is { } type ? JsonSerializer.Deserialize(json, type.Json) : null,
+            Data = data,
+            Unreadable = unreadable,
         };
 
         string? Text(int column) => reader.IsDBNull(column) ? null : reader.GetString(column);

@@ -40,5 +40,15 @@ public sealed record RecordedEvent
     public string? TraceParent { get; init; }
 
     /// <summary>The fact itself; null when this program does not know the event's kind.</summary>
-    public object? Data { get; init; }
+    /// <exception cref="UnreadableEventException">The JSON is not one of that kind; every other event can still be read.</exception>
+    public object? Data
+    {
+        get => Unreadable is null ? field : throw Unreadable;
+        init;
+    }
+
+    /// <summary>The CLR type of <see cref="Data"/>, even where that can't be read.</summary>
+    internal Type? DataType => Unreadable is null ? Data?.GetType() : Unreadable.DataType;
+
+    internal UnreadableEventException? Unreadable { get; init; }
 }
