@@ -6,33 +6,22 @@ using static Ledger.EventStore.Tests.Support.TestStore;
 
 namespace Ledger.EventStore.Tests.Appending;
 
-public sealed class A_crash_of_PostgreSQL : IDisposable
+public sealed class A_crash_of_PostgreSQL
 {
     private const int Writers = 24;
 
-    private readonly string _folder = Directory.CreateTempSubdirectory("ledger-tests-").FullName;
-
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
-
-    public A_crash_of_PostgreSQL()
-    {
-        if (!OperatingSystem.IsWindows())
-        {
-            File.SetUnixFileMode(_folder, (UnixFileMode)0b111_101_101);
-        }
-    }
-
-    public void Dispose() => Directory.Delete(_folder, recursive: true);
 
     [Fact]
     public async Task loses_nothing_acknowledged_and_leaves_one_outcome_for_everything_else()
     {
+        using var folder = new ClusterFolder();
         var chance = Runs.Chance();
         var acknowledged = new ConcurrentDictionary<string, AppendResult>();
         var unknown = new ConcurrentDictionary<string, AppendRequest>();
         for (var round = 0; round < Runs.Size(3, 10); round++)
         {
-            var cluster = await PrivateCluster.StartAsync(new PrivateClusterOptions(_folder), _ => { }, Ct);
+            var cluster = await PrivateCluster.StartAsync(new PrivateClusterOptions(folder.Path), _ => { }, Ct);
             try
             {
                 await using (var store = await TestStore.Create(cluster.ConnectionString, new EventStoreOptions { AppendRetryWindow = TimeSpan.FromMilliseconds(100) }))
@@ -48,7 +37,7 @@ public sealed class A_crash_of_PostgreSQL : IDisposable
             }
         }
 
-        await using var last = await PrivateCluster.StartAsync(new PrivateClusterOptions(_folder), _ => { }, Ct);
+        await using var last = await PrivateCluster.StartAsync(new PrivateClusterOptions(folder.Path), _ => { }, Ct);
         await using var final = await TestStore.Create(last.ConnectionString);
         await Check(final, acknowledged, unknown);
         Assert.NotEmpty(acknowledged);

@@ -1,0 +1,128 @@
+using Ledger.EventStore.Tests.Support;
+using Ledger.Hosting;
+using Ledger.Testing;
+using Microsoft.Extensions.Logging.Abstractions;
+using Npgsql;
+
+namespace Ledger.EventStore.Tests.Schema;
+
+public sealed class Migrating(PostgresFixture postgres)
+{
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task happens_once_when_many_nodes_start_together()
+    {
+        var connectionString = await postgres.CreateEmptyDatabase();
+        var pools = Enumerable.Range(0, 8).Select(_ => EventStoreDatabase.Connect(connectionString, new EventStoreOptions(), "tests", 2)).ToArray();
+
+        var ran = await Task.WhenAll(pools.Select(pool => Migrator(pool).Migrate(Ct)));
+
+        Assert.Equal(TestStore.Migrations.All.Select(m => m.Name), Assert.Single(ran, names => names.Count > 0));
+        Assert.True(await Migrator(pools[0]).IsUpToDate(Ct));
+        foreach (var pool in pools)
+        {
+            await pool.DisposeAsync();
+        }
+    }
+
+    [Fact]
+    public async Task runs_only_what_is_new()
+    {
+        await using var database = await Connect();
+        Assert.False(await Migrator(database).IsUpToDate(Ct));
+        await Migrator(database, new Migrations()).Migrate(Ct);
+        Assert.False(await Migrator(database).IsUpToDate(Ct));
+
+        var ran = await Migrator(database).Migrate(Ct);
+
+        Assert.Equal(TestStore.Migrations.All.Select(m => m.Name).Except(new Migrations().All.Select(m => m.Name)), ran);
+        Assert.Empty(await Migrator(database).Migrate(Ct));
+    }
+
+    [Fact]
+    public async Task keeps_to_its_own_schema()
+    {
+        var connectionString = await postgres.CreateEmptyDatabase();
+        await using var store = await TestStore.Create(connectionString, new EventStoreOptions { Schema = "other" });
+        await using var second = await TestStore.Create(connectionString);
+
+        await store.StartAppender().Append(TestStore.Request("a", new Ignored()), Ct);
+
+        Assert.Equal((1, 0), (await store.Reader.ReadHead(Ct), await second.Reader.ReadHead(Ct)));
+        Assert.NotEqual(Appender.AppendLockKey("other"), Appender.AppendLockKey("ledger"));
+    }
+
+    [Fact]
+    public async Task refuses_a_schema_newer_than_the_program()
+    {
+        await using var database = await Connect();
+        await Migrator(database).Migrate(Ct);
+
+        await Assert.ThrowsAsync<SchemaMismatchException>(() => Migrator(database, new Migrations()).Migrate(Ct));
+        await Assert.ThrowsAsync<SchemaMismatchException>(() => Migrator(database, new Migrations()).IsUpToDate(Ct));
+    }
+
+    [Fact]
+    public async Task refuses_a_file_that_was_edited_after_it_ran()
+    {
+        await using var database = await Connect();
+        await Migrator(database).Migrate(Ct);
+        await using var edit = database.CreateCommand("update schema_migrations set checksum = 'of another text' where number = 2");
+        await edit.ExecuteNonQueryAsync(Ct);
+
+        var refusal = await Assert.ThrowsAsync<SchemaMismatchException>(() => Migrator(database).Migrate(Ct));
+
+        Assert.Contains("0002-mt_events", refusal.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task that_fails_leaves_nothing()
+    {
+        await using var database = await Connect();
+        await Execute(database, "create schema ledger; create table ledger.daemon_lease (name text)"); // in the way of the seventh file
+
+        await Assert.ThrowsAsync<PostgresException>(() => Migrator(database).Migrate(Ct));
+        Assert.Equal("daemon_lease", await Value(database, "select string_agg(relname, ',') from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r'"));
+
+        await Execute(database, "drop table ledger.daemon_lease");
+        Assert.Equal(TestStore.Migrations.All.Count, (await Migrator(database).Migrate(Ct)).Count);
+    }
+
+    [Fact]
+    public async Task refuses_a_server_that_would_lose_acknowledged_events_unless_that_is_accepted()
+    {
+        using var folder = new ClusterFolder();
+        await using var cluster = await PrivateCluster.StartAsync(
+            new PrivateClusterOptions(folder.Path) { Settings = new Dictionary<string, string> { ["fsync"] = "off" } }, _ => { }, Ct);
+        await using var database = EventStoreDatabase.Connect(cluster.ConnectionString, new EventStoreOptions(), "tests", 2);
+
+        var refusal = await Assert.ThrowsAsync<UnsafeServerException>(() => Migrator(database).CheckServer(acceptLosingEvents: false, Ct));
+        Assert.Contains("fsync", refusal.Message, StringComparison.Ordinal);
+        await Migrator(database).CheckServer(acceptLosingEvents: true, Ct);
+
+        await using var hasty = EventStoreDatabase.Connect(
+            await postgres.CreateEmptyDatabase() + ";Options=-c synchronous_commit=off", new EventStoreOptions(), "tests", 2);
+        await Assert.ThrowsAsync<UnsafeServerException>(() => Migrator(hasty).CheckServer(acceptLosingEvents: false, Ct));
+        await using var durable = await Connect();
+        await Migrator(durable).CheckServer(acceptLosingEvents: false, Ct);
+    }
+
+    private static SchemaMigrator Migrator(NpgsqlDataSource database, Migrations? migrations = null) =>
+        new(database, migrations ?? TestStore.Migrations, new EventStoreOptions(), NullLogger<SchemaMigrator>.Instance);
+
+    private static async Task Execute(NpgsqlDataSource database, string sql)
+    {
+        await using var command = database.CreateCommand(sql);
+        await command.ExecuteNonQueryAsync(Ct);
+    }
+
+    private static async Task<string> Value(NpgsqlDataSource database, string sql)
+    {
+        await using var command = database.CreateCommand(sql);
+        return (string)(await command.ExecuteScalarAsync(Ct))!;
+    }
+
+    private async Task<NpgsqlDataSource> Connect() =>
+        EventStoreDatabase.Connect(await postgres.CreateEmptyDatabase(), new EventStoreOptions(), "tests", 4);
+}
