@@ -1,0 +1,33 @@
+using System.Text.Json;
+using Ledger.Segments;
+using Ledger.Users;
+
+namespace Ledger.Tests.Conventions;
+
+/// <summary>One of every kind of event, with every field filled.</summary>
+public static class EventSamples
+{
+    private static readonly DateTimeOffset At = new(2026, 12, 4, 12, 0, 0, 123, 456, TimeSpan.Zero);
+
+    private static readonly Dictionary<string, JsonElement> Attributes = new()
+    {
+        ["country"] = JsonElement.Parse("\"DE\""), ["age"] = JsonElement.Parse("31"), ["beta"] = JsonElement.Parse("true"),
+    };
+
+    public static IReadOnlyList<object> All { get; } =
+    [
+        new UserRegistered(Attributes),
+        new UserAttributesSet(Attributes),
+        new UserJoinedSegment("S", 7, TimeSpan.FromDays(14), At, "explicit"),
+        new MembershipRenewed("S", 7, TimeSpan.FromHours(36), At),
+        new UserLeftSegment("S", 7),
+        new MembershipExpired("S", 7, At),
+        new SegmentCreated("S", "what it is for", 12.50m, "S", TimeSpan.FromDays(14)),
+        new SegmentDescribed("other words"),
+        new DefaultTtlChanged(TimeSpan.FromHours(1)),
+        new RolloutChanged(0.01m),
+        new SegmentDeleted(),
+    ];
+
+    public static object Of(Type type) => All.Single(e => e.GetType() == type);
+}
