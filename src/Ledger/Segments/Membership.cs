@@ -27,9 +27,12 @@ public sealed record Membership(
     /// <summary>Whether it holds at an instant, as far as its own term goes.</summary>
     public bool HoldsAt(DateTimeOffset instant) => ExpiresAt is null || instant < ExpiresAt;
 
-    /// <summary>When a term that begins at <paramref name="recordedAt"/> ends.</summary>
+    /// <summary>
+    /// When a term that begins at <paramref name="recordedAt"/> ends: never before it begins, though the instant asked for may
+    /// have passed between the decision and its recording.
+    /// </summary>
     public static DateTimeOffset? ExpiryOf(DateTimeOffset recordedAt, TimeSpan? ttl, DateTimeOffset? expiresAt) =>
-        ttl is { } time ? recordedAt + time : expiresAt;
+        ttl is { } time ? recordedAt + time : expiresAt < recordedAt ? recordedAt : expiresAt;
 }
 
 /// <summary>A user's stays that have not ended by an event, by segment id.</summary>

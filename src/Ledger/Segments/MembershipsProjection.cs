@@ -118,7 +118,8 @@ public sealed class MembershipsProjection : IProjection
                 case MembershipRenewed renewed:
                     stay = _open[key];
                     _terms.Add((stay, recorded, stay.ExpiresAt));
-                    _sizes.Add(key.Tenant, key.SegmentId, stay.ExpiresAt, +1);
+                    // Decided while it held, recorded perhaps a moment after it had run out: then it holds again from that moment.
+                    _sizes.Add(key.Tenant, key.SegmentId, stay.ExpiresAt < recorded.RecordedAt ? recorded.RecordedAt : stay.ExpiresAt, +1);
                     stay.ExpiresAt = Membership.ExpiryOf(recorded.RecordedAt, renewed.Ttl, renewed.ExpiresAt);
                     stay.Renewed = true;
                     _sizes.Add(key.Tenant, key.SegmentId, stay.ExpiresAt, -1);
