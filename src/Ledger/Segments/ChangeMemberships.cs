@@ -168,6 +168,13 @@ public sealed class MembershipCommands(CommandHandler handler, MembershipLoader 
                 (before, rollouts) = await users.Load(context.TenantId, command.UserId, cancellation);
                 now = clock.GetUtcNow();
                 var decision = command.Decide(before.State, named, now);
+                if (attempt == 0 && decision is { Rejection: null, Events.Count: 0 })
+                {
+                    // Nothing will be stored, so no condition would find that a segment is not what it was when last read.
+                    named = await segments.Load(context.TenantId, command.Slugs, fresh: true, cancellation);
+                    decision = command.Decide(before.State, named, now);
+                }
+
                 events = decision.Events;
                 return new Decided(
                     decision, User.StreamOf(command.UserId), User.StreamType,

@@ -38,9 +38,9 @@ public sealed record CreateSegment(string Slug, string? Description = null, deci
         var stream = Segment.StreamOf(body.Slug);
         var result = await handler.Handle(
             context,
-            async attempt =>
+            async _ =>
             {
-                var segment = await segments.Load(context.TenantId, body.Slug, fresh: attempt > 0, cancellation);
+                var segment = await segments.Load(context.TenantId, body.Slug, fresh: true, cancellation);
                 return new Decided(body.Decide(segment), stream, Segment.StreamType, [new StreamCondition(stream, segment.Version)]);
             },
             cancellation);

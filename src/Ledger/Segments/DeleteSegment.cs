@@ -38,9 +38,9 @@ public sealed record DeleteSegment
         var stream = Segment.StreamOf(slug);
         var result = await handler.Handle(
             context,
-            async attempt =>
+            async _ =>
             {
-                var segment = await segments.Load(context.TenantId, slug, fresh: attempt > 0 || ifMatch.IsPresent, cancellation);
+                var segment = await segments.Load(context.TenantId, slug, fresh: true, cancellation);
                 var version = segment.IsLive ? segment.Version : 0;
                 var decision = ifMatch.Allows(version) ? Decide(segment) : IfMatch.Failed(version);
                 return new Decided(decision, stream, Segment.StreamType, [new StreamCondition(stream, segment.Version)]);
