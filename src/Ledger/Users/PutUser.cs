@@ -16,6 +16,9 @@ public sealed record PutUser(IReadOnlyDictionary<string, JsonElement> Attributes
     /// <summary>Characters of an attribute's value, as JSON.</summary>
     public const int MaxValueLength = 1_024;
 
+    /// <summary>Bytes of all attributes together, as JSON: well below those of an event.</summary>
+    public const int MaxAttributesBytes = 32_768;
+
     /// <summary>Decides on the user so far; the same attributes again make no event.</summary>
     public Decision Decide(User user)
     {
@@ -92,7 +95,11 @@ public sealed record PutUser(IReadOnlyDictionary<string, JsonElement> Attributes
                 value.ValueKind is JsonValueKind.String or JsonValueKind.Number or JsonValueKind.True or JsonValueKind.False,
                 field, "must be a text, a number, true or false");
             errors.Check(value.GetRawText().Length <= MaxValueLength, field, $"must have at most {MaxValueLength} characters");
+            errors.Check(value.ValueKind is not JsonValueKind.Number || Decimals.TryParse(value.GetRawText(), out _), field, Decimals.Rule);
         }
+
+        var bytes = JsonSerializer.SerializeToUtf8Bytes(Attributes, Json.Options).Length;
+        errors.Check(bytes <= MaxAttributesBytes, "attributes", $"must have at most {MaxAttributesBytes} bytes together");
     }
 }
 
