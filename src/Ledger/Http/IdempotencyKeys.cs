@@ -77,6 +77,9 @@ public static class IdempotencyKeys
                 foreach (var item in element.EnumerateArray()) WriteSorted(writer, item);
                 writer.WriteEndArray();
                 break;
+            case JsonValueKind.Number when Decimals.TryParse(element.GetRawText(), out var number):
+                writer.WriteRawValue(Decimals.Format(number));
+                break;
             default:
                 element.WriteTo(writer);
                 break;
