@@ -77,6 +77,14 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
         return node;
     }
 
+    /// <summary>A node with a database and a clock of its own.</summary>
+    public async Task<TestNode> StartAnew()
+    {
+        var node = new TestNode(postgres);
+        await node.InitializeAsync();
+        return node;
+    }
+
     public Task<Answer> Get(string path, params (string Name, string Value)[] headers) =>
         Send(HttpMethod.Get, path, null, [("Ledger-Min-Position", $"{Position}"), ("Prefer", "wait=30"), .. headers]);
 
@@ -234,6 +242,8 @@ public sealed record Answer(HttpStatusCode Status, IReadOnlyDictionary<string, s
 {
     public JsonElement Json => JsonElement.Parse(Text);
 
+    private string Start => Text.Length <= 500 ? Text : $"{Text[..500]}…";
+
     public long? Position => Headers.TryGetValue("Ledger-Position", out var text) ? long.Parse(text, CultureInfo.InvariantCulture) : null;
 
     public string? ETag => Headers.GetValueOrDefault("ETag");
@@ -254,14 +264,14 @@ public sealed record Answer(HttpStatusCode Status, IReadOnlyDictionary<string, s
     /// <summary>The answer itself when it has the status; else the test fails and shows it.</summary>
     public Answer Is(HttpStatusCode status)
     {
-        Assert.True(status == Status, $"Expected {(int)status}, got {(int)Status}: {Text}");
+        Assert.True(status == Status, $"Expected {(int)status}, got {(int)Status}: {Start}");
         return this;
     }
 
     /// <summary>A problem with a status and a code.</summary>
     public Answer IsProblem(int status, string code)
     {
-        Assert.True(status == (int)Status, $"Expected {status} {code}, got {(int)Status}: {Text}");
+        Assert.True(status == (int)Status, $"Expected {status} {code}, got {(int)Status}: {Start}");
         Assert.Equal("application/problem+json", Headers["Content-Type"]);
         Assert.Equal(code, Code);
         Assert.Equal(status, Json.GetProperty("status").GetInt32());
