@@ -75,8 +75,8 @@ internal readonly record struct ImportLine(long Number, string UserId, Term Term
     }
 
     /// <summary>Whether a CSV's first line names its columns.</summary>
-    public static bool IsHeader(Line line) => line.Number == 1 && line.Text.Span.StartsWith("userId"u8)
-        && (line.Text.Length == 6 || line.Text.Span[6] == ',');
+    public static bool IsHeader(Line line) =>
+        line is { Number: 1, TooLong: false } && Csv.TrySplit(Encoding.UTF8.GetString(line.Text.Span)) is ["userId", ..];
 
     private static ImportLine ReadJson(Line line)
     {

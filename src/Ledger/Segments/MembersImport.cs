@@ -52,9 +52,15 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
         Rejected,
     }
 
+    /// <summary>The lines of a chunk that name one user: what is stored of them is one request.</summary>
+    private sealed record UserLines(string UserId, ImportLine[] Lines);
+
     private sealed class Import(
         CommandContext context, string slug, MembershipLoader users, SegmentLoader segments, Appender appender, LedgerClock clock)
     {
+        /// <summary>A line makes one event; that an earlier membership has run out makes one more.</summary>
+        private const int MaxLinesOfUser = EventStoreOptions.MaxRequestEvents - 1;
+
         private readonly Lock _lock = new();
         private readonly long[] _outcomes = new long[4];
         private readonly List<RejectedLine> _rejections = [];
@@ -76,14 +82,23 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
                 }
             }
 
-            var pending = lines.Where(l => l.Rejection is null).GroupBy(l => l.UserId).ToArray();
+            var users = lines.Where(l => l.Rejection is null).GroupBy(l => l.UserId, (id, its) => new UserLines(id, [.. its])).ToArray();
+            while (users.Length > 0)
+            {
+                await StoreUntilDone(Array.ConvertAll(users, u => u with { Lines = [.. u.Lines.Take(MaxLinesOfUser)] }), cancellation);
+                users = [.. users.Where(u => u.Lines.Length > MaxLinesOfUser).Select(u => u with { Lines = u.Lines[MaxLinesOfUser..] })];
+            }
+        }
+
+        private async Task StoreUntilDone(UserLines[] pending, CancellationToken cancellation)
+        {
             for (var attempt = 0; pending.Length > 0; attempt++)
             {
-                var left = await TryStore(pending, attempt, cancellation);
+                var left = await TryStore(pending, cancellation);
                 if (left.Length > 0 && attempt == CommandHandler.MaxAttempts)
                 {
                     var conflict = new Rejection("version-conflict", "The user's memberships kept changing meanwhile.");
-                    foreach (var line in left.SelectMany(l => l))
+                    foreach (var line in left.SelectMany(l => l.Lines))
                     {
                         Reject(line.Number, conflict);
                     }
@@ -95,12 +110,11 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
             }
         }
 
-        private async Task<IGrouping<string, ImportLine>[]> TryStore(
-            IGrouping<string, ImportLine>[] pending, int attempt, CancellationToken cancellation)
+        private async Task<UserLines[]> TryStore(UserLines[] pending, CancellationToken cancellation)
         {
-            var segment = await segments.Load(context.TenantId, slug, fresh: attempt > 0, cancellation);
+            var segment = await segments.Load(context.TenantId, slug, fresh: true, cancellation);
             var loaded = segment.IsLive
-                ? await users.Load(context.TenantId, Array.ConvertAll(pending, p => p.Key), segment.Id, cancellation)
+                ? await users.Load(context.TenantId, Array.ConvertAll(pending, p => p.UserId), segment.Id, cancellation)
                 : [.. pending.Select(_ => new LoadedMemberships(UserMemberships.None, 0))];
             var now = clock.GetUtcNow();
             var appends = new Task<AppendResult>?[pending.Length];
@@ -112,10 +126,10 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
                     new AppendRequest
                     {
                         TenantId = context.TenantId,
-                        Appends = [new StreamAppend(User.StreamOf(pending[i].Key), User.StreamType, events)],
+                        Appends = [new StreamAppend(User.StreamOf(pending[i].UserId), User.StreamType, events)],
                         Conditions =
                         [
-                            new StreamCondition(User.StreamOf(pending[i].Key), loaded[i].Version),
+                            new StreamCondition(User.StreamOf(pending[i].UserId), loaded[i].Version),
                             new StreamCondition(Segment.StreamOf(slug), segment.Version),
                         ],
                         Actor = context.Actor,
@@ -125,7 +139,7 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
             }
 
             await Task.WhenAll(appends.OfType<Task<AppendResult>>());
-            var left = new List<IGrouping<string, ImportLine>>();
+            var left = new List<UserLines>();
             for (var i = 0; i < pending.Length; i++)
             {
                 if (appends[i]?.Result is { Outcome: AppendOutcome.ConditionFailed })
@@ -142,12 +156,12 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
 
         /// <summary>Decides a user's lines, in their order, each on what the one before has made of the user.</summary>
         private static (List<object> Events, List<(ImportLine Line, Outcome Outcome, Rejection? Rejection)> Decided) Decide(
-            IGrouping<string, ImportLine> lines, LoadedMemberships loaded, Segment segment, DateTimeOffset now)
+            UserLines user, LoadedMemberships loaded, Segment segment, DateTimeOffset now)
         {
             var state = loaded.State;
             var events = new List<object>();
             var decided = new List<(ImportLine, Outcome, Rejection?)>();
-            foreach (var line in lines)
+            foreach (var line in user.Lines)
             {
                 var decision = new ChangeMemberships(line.UserId, [new Join(segment.Slug, line.Term)], []).Decide(state, [segment], now, Membership.Import);
                 var outcome = decision.Events.Count == 0 ? Outcome.AlreadyMember
