@@ -165,9 +165,16 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         });
     }
 
-    /// <summary>Lets everything up to <see cref="EndSnapshot"/> see one state of the database, without a round trip of its own.</summary>
-    public static void BeginSnapshot(NpgsqlBatch batch) =>
+    /// <summary>
+    /// Lets everything up to <see cref="EndSnapshot"/> see one state of the database, without a round trip of its own. The views'
+    /// tables that will be read are locked against a rebuild first, and the snapshot is taken with the first select after: a
+    /// snapshot from before a rebuilt table took its place would find that table empty.
+    /// </summary>
+    public static void BeginSnapshot(NpgsqlBatch batch, params IEnumerable<string> tables)
+    {
         batch.BatchCommands.Add(new NpgsqlBatchCommand("begin isolation level repeatable read, read only"));
+        batch.BatchCommands.Add(new NpgsqlBatchCommand($"lock table {string.Join(", ", tables)} in access share mode"));
+    }
 
     /// <summary>Ends what <see cref="BeginSnapshot"/> began.</summary>
     public static void EndSnapshot(NpgsqlBatch batch) => batch.BatchCommands.Add(new NpgsqlBatchCommand("commit"));
