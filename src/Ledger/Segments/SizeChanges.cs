@@ -51,7 +51,10 @@ internal sealed class SizeChangeTotals
         }
     }
 
-    /// <summary>What is not zero, in the order of the primary key.</summary>
+    /// <summary>
+    /// In the order of the primary key. Zeros are kept: a row is there when anything changed in its interval, however the events
+    /// were cut into batches.
+    /// </summary>
     public IReadOnlyList<(string Tenant, long Segment, int Level, long Bucket, long Net)> Rows =>
-        [.. _net.Where(n => n.Value != 0).Select(n => (n.Key.Tenant, n.Key.Segment, n.Key.Level, n.Key.Bucket, n.Value)).Order()];
+        [.. _net.Select(n => (n.Key.Tenant, n.Key.Segment, n.Key.Level, n.Key.Bucket, n.Value)).Order()];
 }
