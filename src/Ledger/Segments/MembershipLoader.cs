@@ -40,7 +40,8 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         EventReader.AddTails(batch, MembershipsProjection.View, tenants, Array.ConvertAll(userIds, User.StreamOf));
         batch.BatchCommands.Add(Sql.Command(
             $"""
-             select k.ordinal, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source, s.slug
+             select k.ordinal, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source,
+                    coalesce(s.slug, (select e.data ->> 'slug' from mt_events e where e.seq_id = m.segment_id)) -- its view may be behind
              from unnest($2) with ordinality k (user_id, ordinal)
              cross join lateral (
                select * from memberships m where m.tenant_id = $1 and m.user_id = k.user_id {(onlySegment is null ? "offset 0" : "and m.segment_id = $3 limit 1")}) m
@@ -65,7 +66,7 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         {
             var segmentId = results.GetInt64(1);
             (open[results.GetInt64(0) - 1] ??= [])[segmentId] = new Membership(
-                results.Maybe<string>(6) ?? "", segmentId, results.GetInt64(2), results.GetFieldValue<DateTimeOffset>(3),
+                results.GetString(6), segmentId, results.GetInt64(2), results.GetFieldValue<DateTimeOffset>(3),
                 results.Maybe<DateTimeOffset?>(4), results.GetString(5));
         }
 
