@@ -1,1 +1,79 @@
-Console.WriteLine("bench");
+using System.CommandLine;
+using Ledger.Benchmarks;
+
+var scenarios = new Dictionary<string, (string Summary, Func<Bench, Task> Run)>
+{
+    ["joins"] = ("single joins over HTTP at 1, 16 and 64 connections, each of a new user", JoinsScenario.Run),
+    ["import"] = ("one CSV stream of user ids into a segment", ImportScenario.Run),
+    ["append"] = ("single-event requests to the appender in process, 16 and 64 callers", AppendScenario.RunManyStreams),
+    ["hot"] = ("16 writers of one stream in process, no conditions", AppendScenario.RunHotStream),
+    ["projecting"] = ("all views catch up with a log that was filled while they were off", ProjectingScenario.Run),
+    ["rebuild"] = ("each view folded anew from the first event", RebuildScenario.Run),
+    ["freshness"] = ("from the answer of a command to its effect in a query, under half load", FreshnessScenario.Run),
+    ["queries"] = ("one user's segments, counts, members page, over HTTP and in the database", QueriesScenario.Run),
+};
+
+var scenario = new Option<string[]>("--scenario")
+{
+    Description = "What to run; may be given several times. All but 'session' unless given.",
+    AllowMultipleArgumentsPerToken = true,
+};
+scenario.AcceptOnlyFromAmong([.. scenarios.Keys, "session"]);
+var runs = new Option<int>("--runs") { Description = "Measured runs of each figure, after one that warms up.", DefaultValueFactory = _ => 5 };
+var seconds = new Option<int>("--seconds") { Description = "How long a run of a figure lasts that has no end of its own.", DefaultValueFactory = _ => 5 };
+var events = new Option<int?>("--events")
+{
+    Description = "Size of what has a size: lines of an import and events to project (200 000), memberships to query (1 000 000), imported ids of the session (1 000 000).",
+};
+var folder = new Option<string?>("--out") { Description = "Where table and samples are written; .ledger/bench/<time> unless given." };
+
+var root = new RootCommand(
+    $"""
+     Measures Ledger against what the same machine, disk and PostgreSQL can do at most.
+
+     Each scenario runs a node as a process of its own on a private PostgreSQL with durable settings, puts load on it over
+     sockets, and beside each run takes a yardstick with as many clients: bare COPY of the same rows into the same tables, or
+     pgbench committing single rows. Every event that was acknowledged is counted in the database afterwards; one too few or too
+     many fails the run. Ratios to the yardstick are what counts: rates depend on the machine.
+
+     {string.Join('\n', scenarios.Select(s => $"  {s.Key,-11} {s.Value.Summary}"))}
+       session     no figures: a day in the life, with a kill -9 in the middle, every step PASS or FAIL
+     """)
+{
+    scenario, runs, seconds, events, folder,
+};
+root.SetAction(async (parsed, cancellation) =>
+{
+    var named = parsed.GetValue(scenario) is { Length: > 0 } some ? some : [.. scenarios.Keys];
+    var options = new BenchOptions(
+        Math.Max(1, parsed.GetValue(runs)), Math.Max(1, parsed.GetValue(seconds)), parsed.GetValue(events),
+        parsed.GetValue(folder) ?? Path.Combine(Environment.GetEnvironmentVariable("LEDGER_HOME") ?? ".ledger", "bench", $"{DateTime.UtcNow:yyyyMMdd-HHmmss}"));
+    try
+    {
+        if (named.Contains("session") && !await Session.Run(options, cancellation))
+        {
+            return 1;
+        }
+
+        if (named.Any(scenarios.ContainsKey))
+        {
+            await using var bench = await Bench.Start(options, cancellation);
+            foreach (var name in named.Where(scenarios.ContainsKey))
+            {
+                Console.Error.WriteLine($"— {name}: {scenarios[name].Summary}");
+                await scenarios[name].Run(bench);
+                bench.Report(final: false);
+            }
+
+            bench.Report(final: true);
+        }
+
+        return 0;
+    }
+    catch (BenchFailedException failure)
+    {
+        Console.Error.WriteLine($"FAILED: {failure.Message}");
+        return 1;
+    }
+});
+return await root.Parse(args).InvokeAsync();

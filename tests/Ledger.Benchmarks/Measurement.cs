@@ -1,0 +1,88 @@
+using Npgsql;
+
+namespace Ledger.Benchmarks;
+
+/// <summary>One run of one figure.</summary>
+internal sealed record Sample
+{
+    public required string Figure { get; init; }
+
+    public required int Run { get; init; }
+
+    /// <summary>Events (or requests, where the figure says so) a second.</summary>
+    public required double Rate { get; init; }
+
+    public double? P50Ms { get; init; }
+
+    public double? P99Ms { get; init; }
+
+    public string? Yardstick { get; init; }
+
+    public double? YardstickRate { get; init; }
+
+    public CpuShares Cpu { get; init; }
+
+    /// <summary>Bytes that an event takes in the log: rows and indexes of mt_events and mt_streams.</summary>
+    public double? LogBytes { get; init; }
+
+    /// <summary>Bytes that an event takes in the views, with their indexes.</summary>
+    public double? ViewBytes { get; init; }
+
+    /// <summary>Bytes of write-ahead log an event, log and views together.</summary>
+    public double? WalBytes { get; init; }
+}
+
+/// <summary>Counters of processes and database at the start of a run, to be compared with those at its end.</summary>
+internal sealed class Measurement
+{
+    private readonly NpgsqlDataSource _database;
+    private readonly Func<CpuTimes> _cpu;
+    private readonly (long Wal, long Log, long All) _before;
+    private readonly CpuTimes _cpuBefore;
+    private CpuShares _shares;
+
+    private Measurement(NpgsqlDataSource database, Func<CpuTimes> cpu, (long, long, long) before, CpuTimes cpuBefore)
+    {
+        (_database, _cpu, _before, _cpuBefore) = (database, cpu, before, cpuBefore);
+    }
+
+    /// <summary>Of a node that runs as a process of its own.</summary>
+    public static Task<Measurement> Begin(Node node) => Begin(node.Database, () => CpuTimes.Read(node.Process.Id, node.Postmaster));
+
+    /// <summary>Of what runs in this process: its CPU is the client's.</summary>
+    public static Task<Measurement> Begin(Bench bench, NpgsqlDataSource database) => Begin(database, () => CpuTimes.Read(null, bench.Cluster.ProcessId));
+
+    /// <summary>Ends the time that the CPU shares are of.</summary>
+    public void EndLoad() => _shares = _cpu().Since(_cpuBefore);
+
+    /// <summary>What the run came to; sizes are those of now, when the views have caught up.</summary>
+    public async Task<Sample> Finish(string figure, int run, double rate, long storedEvents)
+    {
+        var (wal, log, all) = await Sizes(_database);
+        var events = Math.Max(1.0, storedEvents);
+        return new Sample
+        {
+            Figure = figure, Run = run, Rate = rate, Cpu = _shares,
+            LogBytes = storedEvents == 0 ? null : (log - _before.Log) / events,
+            ViewBytes = storedEvents == 0 ? null : (all - _before.All - (log - _before.Log)) / events,
+            WalBytes = storedEvents == 0 ? null : (wal - _before.Wal) / events,
+        };
+    }
+
+    private static async Task<Measurement> Begin(NpgsqlDataSource database, Func<CpuTimes> cpu) =>
+        new(database, cpu, await Sizes(database), cpu());
+
+    private static async Task<(long Wal, long Log, long All)> Sizes(NpgsqlDataSource database)
+    {
+        await using var command = database.CreateCommand(
+            """
+            select (pg_current_wal_insert_lsn() - '0/0')::bigint,
+                   sum(pg_total_relation_size(c.oid)) filter (where c.relname in ('mt_events', 'mt_streams'))::bigint,
+                   sum(pg_total_relation_size(c.oid))::bigint
+            from pg_class c where c.relnamespace = 'ledger'::regnamespace and c.relkind = 'r'
+            """);
+        await using var reader = await command.ExecuteReaderAsync();
+        await reader.ReadAsync();
+        return (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2));
+    }
+}

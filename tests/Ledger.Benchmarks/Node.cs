@@ -1,0 +1,176 @@
+using System.Diagnostics;
+using System.Net.Http.Json;
+using System.Text;
+using Npgsql;
+
+namespace Ledger.Benchmarks;
+
+/// <summary>A process <c>Ledger up</c>, and where it listens.</summary>
+internal sealed class LedgerProcess : IAsyncDisposable
+{
+    private readonly Process _process;
+    private readonly StringBuilder _output = new();
+    private readonly TaskCompletionSource<int> _listening = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    private LedgerProcess(Process process) => _process = process;
+
+    public int Id => _process.Id;
+
+    public int Port { get; private set; }
+
+    public HttpClient Http { get; private set; } = null!;
+
+    public string Output
+    {
+        get
+        {
+            lock (_output)
+            {
+                return _output.ToString();
+            }
+        }
+    }
+
+    public static async Task<LedgerProcess> Start(IReadOnlyDictionary<string, string> environment)
+    {
+        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "Ledger.dll"), "up"])
+        {
+            RedirectStandardOutput = true, RedirectStandardError = true,
+        };
+        start.Environment["LEDGER_URLS"] = "http://127.0.0.1:0";
+        foreach (var (name, value) in environment)
+        {
+            start.Environment[name] = value;
+        }
+
+        var ledger = new LedgerProcess(new Process { StartInfo = start, EnableRaisingEvents = true });
+        ledger._process.OutputDataReceived += (_, line) => ledger.Note(line.Data);
+        ledger._process.ErrorDataReceived += (_, line) => ledger.Note(line.Data);
+        ledger._process.Exited += (_, _) => ledger._listening.TrySetException(new BenchFailedException($"Ledger did not start: {ledger.Output}"));
+        ledger._process.Start();
+        ledger._process.BeginOutputReadLine();
+        ledger._process.BeginErrorReadLine();
+        ledger.Port = await ledger._listening.Task;
+        ledger.Http = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{ledger.Port}"), Timeout = Timeout.InfiniteTimeSpan };
+        return ledger;
+    }
+
+    /// <summary>Ends the process as a power failure would.</summary>
+    public Task Kill()
+    {
+        _process.Kill();
+        return _process.WaitForExitAsync();
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        Http.Dispose();
+        if (!_process.HasExited)
+        {
+            using var stop = Process.Start("kill", ["-TERM", $"{Id}"]);
+            await _process.WaitForExitAsync();
+        }
+
+        _process.Dispose();
+    }
+
+    private void Note(string? line)
+    {
+        const string Listens = "Ledger listens on ";
+        if (line is null)
+        {
+            return;
+        }
+
+        lock (_output)
+        {
+            _output.AppendLine(line);
+        }
+
+        if (line.StartsWith(Listens, StringComparison.Ordinal))
+        {
+            _listening.TrySetResult(new Uri(line[Listens.Length..].Split(',')[0]).Port);
+        }
+    }
+}
+
+/// <summary>A node under test: the process, and a look into its database.</summary>
+internal sealed class Node(string name, LedgerProcess process, NpgsqlDataSource database, int postmaster) : IAsyncDisposable
+{
+    /// <summary>The database's name.</summary>
+    public string Name => name;
+
+    public LedgerProcess Process => process;
+
+    public NpgsqlDataSource Database => database;
+
+    public int Postmaster => postmaster;
+
+    /// <summary>Calls that are not measured.</summary>
+    public async Task Post(string path, object? body = null)
+    {
+        using var response = await process.Http.PostAsJsonAsync(path, body);
+        if (!response.IsSuccessStatusCode)
+        {
+            throw new BenchFailedException($"POST {path}: {(int)response.StatusCode} {await response.Content.ReadAsStringAsync()}");
+        }
+    }
+
+    public Task CreateSegment(string slug) => Post("/v1/segments", new { slug });
+
+    public async Task<T> Scalar<T>(string sql) => await database.Scalar<T>(sql);
+
+    public Task<long> Head() => Scalar<long>("select coalesce(max(seq_id), 0) from mt_events");
+
+    /// <summary>Waits until every view has reached a position, by looking at the table itself.</summary>
+    public async Task WaitForViews(long position)
+    {
+        while (await Scalar<long>("select coalesce(min(last_seq_id), 0) from mt_event_progression") < position)
+        {
+            await Task.Delay(5);
+        }
+    }
+
+    /// <summary>Fails unless the log holds exactly the acknowledged joins after a position, each of another user.</summary>
+    public Task Verify(long afterPosition, long acknowledged) => database.Verify(afterPosition, acknowledged);
+
+    public async ValueTask DisposeAsync()
+    {
+        await process.DisposeAsync();
+        await database.DisposeAsync();
+    }
+}
+
+internal static class DatabaseExtensions
+{
+    public static async Task<T> Scalar<T>(this NpgsqlDataSource database, string sql)
+    {
+        await using var command = database.CreateCommand(sql);
+        command.CommandTimeout = 0;
+        return (T)(await command.ExecuteScalarAsync())!;
+    }
+
+    public static async Task Execute(this NpgsqlDataSource database, string sql)
+    {
+        await using var command = database.CreateCommand(sql);
+        command.CommandTimeout = 0;
+        await command.ExecuteNonQueryAsync();
+    }
+
+    /// <summary>Fails unless the log holds exactly the acknowledged events after a position, in a dense row of positions.</summary>
+    public static async Task Verify(this NpgsqlDataSource database, long afterPosition, long acknowledged, bool newStreams = true)
+    {
+        await using var command = database.CreateCommand(
+            "select count(*), count(distinct (stream_id, version)), count(*) filter (where version = 1), coalesce(max(seq_id), 0) from mt_events where seq_id > $1");
+        command.CommandTimeout = 0;
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = afterPosition });
+        await using var reader = await command.ExecuteReaderAsync();
+        await reader.ReadAsync();
+        var (stored, distinct, firsts, head) = (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2), reader.GetInt64(3));
+        if (stored != acknowledged || distinct != acknowledged || (newStreams && firsts != acknowledged) || (acknowledged > 0 && head != afterPosition + acknowledged))
+        {
+            throw new BenchFailedException(
+                $"{acknowledged} events were acknowledged after position {afterPosition}, but {stored} are stored ({firsts} first ones of a stream), up to {head}.");
+        }
+    }
+}

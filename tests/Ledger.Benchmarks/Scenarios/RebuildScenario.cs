@@ -1,0 +1,47 @@
+using System.Diagnostics;
+
+namespace Ledger.Benchmarks;
+
+/// <summary>Each view folded anew from the first event beside the live one, until it has taken its place.</summary>
+internal static class RebuildScenario
+{
+    public static async Task Run(Bench bench)
+    {
+        var lines = bench.Options.Events ?? ImportScenario.DefaultLines;
+        await using var node = await bench.StartNode("rebuild");
+        await node.CreateSegment("BENCH");
+        await ImportScenario.Import(node.Process.Http, "BENCH", ImportScenario.Csv(Enumerable.Range(0, lines).Select(_ => UserIds.New())));
+        var head = await node.Head();
+        await node.WaitForViews(head);
+        foreach (var view in (await node.Scalar<string[]>("select array_agg(name order by name) from projections")))
+        {
+            for (var run = 0; run <= bench.Options.Runs; run++)
+            {
+                var measurement = await Measurement.Begin(node);
+                var started = Stopwatch.GetTimestamp();
+                await Rebuild(node, view);
+                var elapsed = Stopwatch.GetElapsedTime(started);
+                measurement.EndLoad();
+                if (run > 0)
+                {
+                    bench.Add(await measurement.Finish($"rebuild of {view}", run, head / elapsed.TotalSeconds, 0));
+                }
+            }
+        }
+    }
+
+    /// <summary>Asks for a rebuild and waits until it is in place.</summary>
+    public static async Task Rebuild(Node node, string view)
+    {
+        await node.Post($"/v1/projections/{view}/rebuild");
+        while (await node.Scalar<string>($"select coalesce(rebuild, 'done') from projections where name = '{view}'") is var state and not "done")
+        {
+            if (state == "failed")
+            {
+                throw new BenchFailedException(await node.Scalar<string>($"select rebuild_error from projections where name = '{view}'"));
+            }
+
+            await Task.Delay(5);
+        }
+    }
+}

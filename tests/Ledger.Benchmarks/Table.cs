@@ -1,0 +1,69 @@
+using System.Globalization;
+using System.Text;
+using System.Text.Json;
+
+namespace Ledger.Benchmarks;
+
+/// <summary>The samples as one table in Markdown, and as they are in JSON and CSV.</summary>
+internal static class Table
+{
+    private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
+
+    public static string Of(IReadOnlyList<Sample> samples)
+    {
+        var text = new StringBuilder(
+            """
+            | figure | events/s, median (min – max) | yardstick | ratio | p50 ms | p99 ms | CPU % client / Ledger / PostgreSQL / others | bytes an event: log + views | WAL bytes an event |
+            |---|---|---|---|---|---|---|---|---|
+
+            """);
+        foreach (var figure in samples.GroupBy(s => s.Figure))
+        {
+            var rates = figure.Select(s => s.Rate).ToArray();
+            var cpu = new CpuShares(
+                figure.Average(s => s.Cpu.Client), figure.Average(s => s.Cpu.Ledger), figure.Average(s => s.Cpu.Postgres), figure.Average(s => s.Cpu.Others));
+            var yardsticks = figure.Select(s => s.YardstickRate).OfType<double>().ToArray();
+            string[] cells =
+            [
+                figure.Key,
+                $"{Number(Median(rates))} ({Number(rates.Min())} – {Number(rates.Max())})",
+                yardsticks.Length == 0 ? "" : $"{figure.First().Yardstick}: {Number(Median(yardsticks))}",
+                // Each run against the yardstick taken right after it: what else the machine does then weighs on both.
+                yardsticks.Length == 0 ? "" : Median(figure.Where(s => s.YardstickRate > 0).Select(s => s.Rate / s.YardstickRate!.Value)).ToString("0.00", CultureInfo.InvariantCulture),
+                Milliseconds(figure.Select(s => s.P50Ms)), Milliseconds(figure.Select(s => s.P99Ms)),
+                cpu.ToString(),
+                figure.All(s => s.LogBytes is null) ? "" : $"{Bytes(figure.Select(s => s.LogBytes))} + {Bytes(figure.Select(s => s.ViewBytes))}",
+                Bytes(figure.Select(s => s.WalBytes)),
+            ];
+            text.Append("| ").AppendJoin(" | ", cells).Append(" |\n");
+        }
+
+        return text.ToString();
+    }
+
+    public static void WriteSamples(IReadOnlyList<Sample> samples, string folder)
+    {
+        File.WriteAllText(Path.Combine(folder, "samples.json"), JsonSerializer.Serialize(samples, Indented));
+        var csv = new StringBuilder("figure,run,rate,p50_ms,p99_ms,yardstick,yardstick_rate,cpu_client,cpu_ledger,cpu_postgres,cpu_others,log_bytes,view_bytes,wal_bytes\n");
+        foreach (var s in samples)
+        {
+            csv.AppendLine(string.Create(CultureInfo.InvariantCulture,
+                $"\"{s.Figure}\",{s.Run},{s.Rate:0.0},{s.P50Ms:0.000},{s.P99Ms:0.000},\"{s.Yardstick}\",{s.YardstickRate:0.0},{s.Cpu.Client:0.000},{s.Cpu.Ledger:0.000},{s.Cpu.Postgres:0.000},{s.Cpu.Others:0.000},{s.LogBytes:0},{s.ViewBytes:0},{s.WalBytes:0}"));
+        }
+
+        File.WriteAllText(Path.Combine(folder, "samples.csv"), csv.ToString());
+    }
+
+    private static double Median(IEnumerable<double> values)
+    {
+        var sorted = values.Order().ToArray();
+        return sorted.Length % 2 == 1 ? sorted[sorted.Length / 2] : (sorted[(sorted.Length / 2) - 1] + sorted[sorted.Length / 2]) / 2;
+    }
+
+    private static string Number(double value) => value.ToString("#,0", CultureInfo.InvariantCulture).Replace(',', ' ');
+
+    private static string Milliseconds(IEnumerable<double?> values) =>
+        values.OfType<double>().ToArray() is { Length: > 0 } known ? Median(known).ToString("0.0#", CultureInfo.InvariantCulture) : "";
+
+    private static string Bytes(IEnumerable<double?> values) => values.OfType<double>().ToArray() is { Length: > 0 } known ? Number(Median(known)) : "";
+}
