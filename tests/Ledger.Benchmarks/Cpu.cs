@@ -22,12 +22,9 @@ internal readonly record struct CpuTimes(double Client, double Ledger, double Po
         }
 
         var (postgres, _) = Process(postmaster, withEndedChildren: true);
-        foreach (var folder in Directory.EnumerateDirectories("/proc"))
+        foreach (var pid in ProcessesUnder(postmaster))
         {
-            if (int.TryParse(Path.GetFileName(folder), NumberStyles.None, CultureInfo.InvariantCulture, out var pid) && Process(pid) is var (time, parent) && parent == postmaster)
-            {
-                postgres += time;
-            }
+            postgres += Process(pid).Time;
         }
 
         var machine = File.ReadLines("/proc/stat").First().Split(' ', StringSplitOptions.RemoveEmptyEntries).Skip(1).Select(Seconds).ToArray();
@@ -42,6 +39,11 @@ internal readonly record struct CpuTimes(double Client, double Ledger, double Po
         var (client, ledger, postgres) = (Client - before.Client, Ledger - before.Ledger, Postgres - before.Postgres);
         return new CpuShares(client / all, ledger / all, postgres / all, Math.Max(0, Machine - before.Machine - client - ledger - postgres) / all);
     }
+
+    /// <summary>The processes that a process has started.</summary>
+    public static IEnumerable<int> ProcessesUnder(int parent) => Directory.EnumerateDirectories("/proc")
+        .Select(folder => int.TryParse(Path.GetFileName(folder), NumberStyles.None, CultureInfo.InvariantCulture, out var pid) ? pid : 0)
+        .Where(pid => pid > 0 && Process(pid).Parent == parent);
 
     private static (double Time, int Parent) Process(int pid, bool withEndedChildren = false)
     {

@@ -10,7 +10,7 @@ internal sealed class LedgerProcess : IAsyncDisposable
 {
     private readonly Process _process;
     private readonly StringBuilder _output = new();
-    private readonly TaskCompletionSource<int> _listening = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _listening = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     private LedgerProcess(Process process) => _process = process;
 
@@ -19,6 +19,9 @@ internal sealed class LedgerProcess : IAsyncDisposable
     public int Port { get; private set; }
 
     public HttpClient Http { get; private set; } = null!;
+
+    /// <summary>Where the private cluster keeps its data.</summary>
+    public string DataFolder { get; private set; } = "";
 
     public string Output
     {
@@ -50,16 +53,9 @@ internal sealed class LedgerProcess : IAsyncDisposable
         ledger._process.Start();
         ledger._process.BeginOutputReadLine();
         ledger._process.BeginErrorReadLine();
-        ledger.Port = await ledger._listening.Task;
+        await ledger._listening.Task;
         ledger.Http = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{ledger.Port}"), Timeout = Timeout.InfiniteTimeSpan };
         return ledger;
-    }
-
-    /// <summary>Ends the process as a power failure would.</summary>
-    public Task Kill()
-    {
-        _process.Kill();
-        return _process.WaitForExitAsync();
     }
 
     public async ValueTask DisposeAsync()
@@ -77,6 +73,7 @@ internal sealed class LedgerProcess : IAsyncDisposable
     private void Note(string? line)
     {
         const string Listens = "Ledger listens on ";
+        const string DataLies = "Data lies in ";
         if (line is null)
         {
             return;
@@ -89,13 +86,18 @@ internal sealed class LedgerProcess : IAsyncDisposable
 
         if (line.StartsWith(Listens, StringComparison.Ordinal))
         {
-            _listening.TrySetResult(new Uri(line[Listens.Length..].Split(',')[0]).Port);
+            Port = new Uri(line[Listens.Length..].Split(',')[0]).Port;
+        }
+        else if (line.StartsWith(DataLies, StringComparison.Ordinal))
+        {
+            DataFolder = line[DataLies.Length..];
+            _listening.TrySetResult();
         }
     }
 }
 
 /// <summary>A node under test: the process, and a look into its database.</summary>
-internal sealed class Node(string name, LedgerProcess process, NpgsqlDataSource database, int postmaster) : IAsyncDisposable
+internal sealed class Node(string name, LedgerProcess process, NpgsqlDataSource database, int postmaster, bool owned = true) : IAsyncDisposable
 {
     /// <summary>The database's name.</summary>
     public string Name => name;
@@ -136,8 +138,11 @@ internal sealed class Node(string name, LedgerProcess process, NpgsqlDataSource 
 
     public async ValueTask DisposeAsync()
     {
-        await process.DisposeAsync();
-        await database.DisposeAsync();
+        if (owned)
+        {
+            await process.DisposeAsync();
+            await database.DisposeAsync();
+        }
     }
 }
 
