@@ -101,13 +101,18 @@ public sealed partial class Daemon : IAsyncDisposable
             try
             {
                 await using var connection = await _database.OpenConnectionAsync(_stopping.Token);
-                var moved = false;
+                var (moved, asked) = (false, false);
                 connection.Notification += (_, notification) =>
                 {
                     moved |= notification.Channel == Channels.ViewsMoved;
-                    Signal(_wake);
+                    asked |= notification.Channel == Channels.ViewsAsked;
+                    if (notification.Channel == Channels.EventsAppended)
+                    {
+                        Signal(_wake);
+                    }
                 };
-                await using (var command = new NpgsqlCommand($"listen {Channels.EventsAppended}; listen {Channels.ViewsMoved}", connection))
+                await using (var command = new NpgsqlCommand(
+                    $"listen {Channels.EventsAppended}; listen {Channels.ViewsMoved}; listen {Channels.ViewsAsked}", connection))
                 {
                     await command.ExecuteNonQueryAsync(_stopping.Token);
                 }
@@ -119,12 +124,13 @@ public sealed partial class Daemon : IAsyncDisposable
                     {
                         await _views.Refresh(_stopping.Token);
                     }
-                    else if (moved && IsLeader)
+
+                    if (asked && IsLeader)
                     {
                         Signal(_beat);
                     }
 
-                    moved = false;
+                    (moved, asked) = (false, false);
                 }
             }
             catch (Exception exception) when (Expected(exception))

@@ -212,7 +212,7 @@ public sealed class Views
     private async Task<bool> Ask(string view, string change, CancellationToken cancellation)
     {
         await using var command = _database.CreateCommand(
-            $"with changed as (update projections set {change} where name = $1 returning 1) select count(*), pg_notify('{Channels.ViewsMoved}', '') from changed");
+            $"with changed as (update projections set {change} where name = $1 returning 1) select count(*), pg_notify('{Channels.ViewsAsked}', '') from changed");
         command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = view });
         return (long)(await command.ExecuteScalarAsync(cancellation))! > 0;
     }

@@ -13,7 +13,7 @@ internal static class ProjectingScenario
         for (var run = 0; run <= bench.Options.Runs; run++)
         {
             await node.WaitForViews(await node.Head());
-            await node.Database.Execute("update projections set state = 'paused'; notify ledger_views_moved");
+            await node.Database.Execute("update projections set state = 'paused'; notify ledger_views_asked");
             await Task.Delay(1_500); // longer than a heartbeat: the daemon has looked
             var head = await node.Head();
             var body = ImportScenario.Csv(Enumerable.Range(0, lines).Select(_ => UserIds.New()));
@@ -24,7 +24,7 @@ internal static class ProjectingScenario
 
             var measurement = await Measurement.Begin(node);
             var started = Stopwatch.GetTimestamp();
-            await node.Database.Execute("update projections set state = 'running'; notify ledger_views_moved");
+            await node.Database.Execute("update projections set state = 'running'; notify ledger_views_asked");
             await node.WaitForViews(head + lines);
             var elapsed = Stopwatch.GetElapsedTime(started);
             measurement.EndLoad();
