@@ -1,0 +1,97 @@
+using System.Diagnostics;
+using System.Text;
+using System.Text.RegularExpressions;
+using Ledger.Hosting;
+using Ledger.Testing;
+using Microsoft.Extensions.Logging;
+
+namespace Ledger.Tests.Documents;
+
+/// <summary>
+/// Runs the sessions of the documents: every block marked console that uses curl, all blocks of a document against one node on
+/// an empty database. With LEDGER_WRITE_DOCUMENTS=1 what was really answered is written into the document instead.
+/// </summary>
+public sealed partial class Sessions(PostgresFixture postgres)
+{
+    private const string ShownAddress = "localhost:8080";
+
+    public static TheoryData<string> DocumentsWithSessions { get; } = new(Repository.Documents.Where(d => SessionsOf(Repository.Read(d)).Any()));
+
+    [Theory]
+    [MemberData(nameof(DocumentsWithSessions))]
+    public async Task show_what_really_happens(string document)
+    {
+        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0" };
+        await using var node = LedgerHost.Build(settings, await postgres.CreateDatabase(), configure: b => b.Logging.ClearProviders());
+        await node.StartAsync(TestContext.Current.CancellationToken);
+        var address = new Uri(node.Urls.Single()).Authority;
+        var folder = Directory.CreateTempSubdirectory("ledger-documents-").FullName;
+        try
+        {
+            var text = Repository.Read(document);
+            foreach (var shown in SessionsOf(text))
+            {
+                var real = (await Run(Script(shown).Replace(ShownAddress, address, StringComparison.Ordinal), folder))
+                    .Replace(address, ShownAddress, StringComparison.Ordinal);
+                if (Environment.GetEnvironmentVariable("LEDGER_WRITE_DOCUMENTS") is null)
+                {
+                    Assert.Equal(Mask(shown), Mask(real));
+                }
+                else if (Mask(shown) != Mask(real))
+                {
+                    text = text.Replace($"```console\n{shown}```", $"```console\n{real}```", StringComparison.Ordinal);
+                    await File.WriteAllTextAsync(Path.Combine(Repository.Root, document), text, TestContext.Current.CancellationToken);
+                }
+            }
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+            await node.StopAsync(CancellationToken.None);
+        }
+    }
+
+    private static IEnumerable<string> SessionsOf(string text) =>
+        Repository.Blocks(text, "console").Where(block => block.Contains("$ curl", StringComparison.Ordinal));
+
+    /// <summary>A script that prints each command as it is shown, then runs it; between two it waits for the views, as a person does by typing.</summary>
+    private static string Script(string shown)
+    {
+        var script = new StringBuilder(
+            $$"""
+            curl() { command curl --silent "$@"; } # in a terminal it shows no progress either
+            views_are_behind() { curl {{ShownAddress}}/v1/projections | grep -q '"lagEvents":[1-9]'; }
+            finish() { tr -d '\r' <.output; [ -z "$(tail -c 1 .output)" ] || echo; while views_are_behind; do sleep 0.02; done; }
+
+            """);
+        foreach (Match command in Command().Matches(shown))
+        {
+            script.Append($"cat <<'=END='\n{command.Value}=END=\n{{ {command.Value[2..].TrimEnd('\n')}\n}} >.output 2>&1\nfinish\n");
+        }
+
+        return script.ToString();
+    }
+
+    private static async Task<string> Run(string script, string folder)
+    {
+        using var bash = new Process
+        {
+            StartInfo = new("bash") { WorkingDirectory = folder, RedirectStandardInput = true, RedirectStandardOutput = true },
+        };
+        bash.Start();
+        await bash.StandardInput.WriteAsync(script);
+        bash.StandardInput.Close();
+        using var patience = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
+        patience.CancelAfter(TimeSpan.FromMinutes(2));
+        return await bash.StandardOutput.ReadToEndAsync(patience.Token);
+    }
+
+    /// <summary>What differs from run to run, made alike.</summary>
+    private static string Mask(string text) => Changing().Replace(text, match => match.Groups.Keys.First(k => k.Length > 1 && match.Groups[k].Success));
+
+    [GeneratedRegex(@"^\$ (.*\\\n)*.*\n", RegexOptions.Multiline)]
+    private static partial Regex Command();
+
+    [GeneratedRegex("""(?<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)|(?<trace>"traceId":"[^"]+")|(?<date>Date: .+)|(?<lag>"lagSeconds":[\d.]+)""")]
+    private static partial Regex Changing();
+}
