@@ -22,7 +22,7 @@ public sealed partial class Sessions(PostgresFixture postgres)
     public async Task show_what_really_happens(string document)
     {
         var settings = new LedgerSettings { Urls = "http://127.0.0.1:0" };
-        await using var node = LedgerHost.Build(settings, await postgres.CreateDatabase(), configure: b => b.Logging.ClearProviders());
+        await using var node = LedgerHost.Build(settings, await postgres.CreateDatabase(), configure: b => b.Logging.SetMinimumLevel(LogLevel.Critical));
         await node.StartAsync(TestContext.Current.CancellationToken);
         var address = new Uri(node.Urls.Single()).Authority;
         var folder = Directory.CreateTempSubdirectory("ledger-documents-").FullName;
