@@ -57,7 +57,7 @@ public static class Requests
     }
 }
 
-/// <summary>A header that can't be understood; the answer is the rejection.</summary>
+/// <summary>A request that can't be answered as it was asked, such as for a header that is none; the answer is the rejection.</summary>
 public sealed class RefusedRequestException(Rejection rejection) : Exception(rejection.Detail)
 {
     /// <summary>What is wrong.</summary>

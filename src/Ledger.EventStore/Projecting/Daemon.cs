@@ -23,6 +23,7 @@ public sealed partial class Daemon : IAsyncDisposable
     private readonly SemaphoreSlim _wake = new(0, 1);
     private readonly SemaphoreSlim _beat = new(0, 1);
     private readonly string _holder = $"{Environment.MachineName}/{Environment.ProcessId}/{Guid.NewGuid():N}";
+    private readonly HashSet<string> _strangers = [];
     private IReadOnlyList<ViewStatus> _statuses = [];
     private Task[] _loops = [];
     private long _epoch;
@@ -282,6 +283,11 @@ public sealed partial class Daemon : IAsyncDisposable
         {
             idle = false;
             var events = page;
+            foreach (var stranger in events.Where(e => e.DataType is null && _strangers.Add(e.Type)))
+            {
+                LogUnknown(stranger.Type, stranger.Position);
+            }
+
             var full = events.Count == _options.MaxProjectionBatch;
             // Reading the next page and writing this one overlap.
             var next = full && alone
@@ -373,6 +379,9 @@ public sealed partial class Daemon : IAsyncDisposable
 
     [LoggerMessage(LogLevel.Information, "This node keeps the views: {Leading} (epoch {Epoch})")]
     private partial void LogLeading(bool leading, long epoch);
+
+    [LoggerMessage(LogLevel.Warning, "No view of this program folds events of the kind {Type}, first seen at position {Position}: if a newer one does, rebuild that view")]
+    private partial void LogUnknown(string type, long position);
 
     [LoggerMessage(LogLevel.Warning, "The daemon waits for the database")]
     private partial void LogAway(Exception exception);

@@ -39,7 +39,10 @@ public static class Operations
     {
         var items = await views.Refresh(cancellation);
         http.AnswerPosition(items.Count == 0 ? 0 : items.Min(i => i.Position));
-        return Results.Ok(new ProjectionsAnswer(items));
+        return Results.Ok(new ProjectionsAnswer([.. items.Select(i => i with { Error = FirstLine(i.Error), RebuildError = FirstLine(i.RebuildError) })]));
+
+        // What went wrong, without the stack: that is in the table and in the log.
+        static string? FirstLine(string? text) => text?.Split('\n')[0].TrimEnd();
     }
 
     private static async Task<IResult> Ready(SchemaMigrator migrator, Views views, CancellationToken cancellation)

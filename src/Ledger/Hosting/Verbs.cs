@@ -17,6 +17,10 @@ public static class Verbs
           LEDGER_POOL_SIZE      connections of this node to the database (40)
           LEDGER_SWEEP_SECONDS  how often memberships that ran out are recorded (2)
           LEDGER_POSTGRES_BIN   the folder with postgres, initdb and pg_ctl
+          LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE=yes
+                                listen on other addresses than loopback, without credentials
+          LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS=yes
+                                work on a server with fsync, full_page_writes or synchronous_commit off
         """;
 
     /// <summary>The command line.</summary>

@@ -28,6 +28,7 @@ public sealed record CreateSegment(string Slug, string? Description = null, deci
     {
         var errors = new Validation();
         errors.CheckSlug(body.Slug, "slug");
+        errors.Check(body.Slug != Segment.ReservedSlug, "slug", "is reserved: /v1/segments/counts lists the sizes of all segments");
         SegmentRules.Check(errors, body.Description, body.RolloutPercent, body.DefaultTtl);
         if (errors.Rejection is { } invalid)
         {

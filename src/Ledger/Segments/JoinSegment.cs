@@ -34,7 +34,9 @@ public static class JoinSegment
         }
 
         http.Answer(result);
-        var answer = await reader.After(http.TenantId(), userId, result, after, cancellation);
-        return Results.Ok(answer.Segments.Single(s => s.Segment == slug));
+        var state = after?.State ?? await reader.Fold(http.TenantId(), userId, new AsOf(result.RecordedAt, result.Position), cancellation);
+        // Of several lives of the slug the last one: the view of segments may not know yet that the others are over.
+        var membership = state.Open.Values.Where(m => m.Segment == slug).MaxBy(m => m.SegmentId)!;
+        return Results.Ok(new UserSegment(slug, membership.Source, membership.JoinedAt, membership.ExpiresAt));
     }
 }

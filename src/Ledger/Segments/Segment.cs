@@ -30,6 +30,9 @@ public sealed record Segment(
     /// <summary>Characters of a description.</summary>
     public const int MaxDescriptionLength = 1_000;
 
+    /// <summary>No segment has this slug: its address belongs to the list of sizes.</summary>
+    public const string ReservedSlug = "counts";
+
     /// <summary>The kind of stream, as in <c>mt_streams.type</c>.</summary>
     public const string StreamType = "segment";
 

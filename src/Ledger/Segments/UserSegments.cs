@@ -100,17 +100,7 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
     /// </summary>
     public async Task<UserSegmentsAnswer> AsOf(string tenantId, string userId, AsOf asOf, CancellationToken cancellation)
     {
-        var state = UserMemberships.None;
-        await foreach (var recorded in log.ReadStream(new StreamKey(tenantId, User.StreamOf(userId)), cancellation: cancellation))
-        {
-            if (recorded.RecordedAt > asOf.At || recorded.Position > asOf.KnownAt)
-            {
-                break;
-            }
-
-            state = UserMemberships.Evolve(state, recorded);
-        }
-
+        var state = await Fold(tenantId, userId, asOf, cancellation);
         var live = new HashSet<long>();
         var rollouts = new List<RolledOutSegment>();
         await using var command = database.Command(
@@ -141,6 +131,23 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
         return await Compose(tenantId, userId, state, rollouts, asOf.At, cancellation, asOf.KnownAt);
     }
 
+    /// <summary>A user's stays that had not ended by an event by then, straight from the log.</summary>
+    public async Task<UserMemberships> Fold(string tenantId, string userId, AsOf asOf, CancellationToken cancellation)
+    {
+        var state = UserMemberships.None;
+        await foreach (var recorded in log.ReadStream(new StreamKey(tenantId, User.StreamOf(userId)), cancellation: cancellation))
+        {
+            if (recorded.RecordedAt > asOf.At || recorded.Position > asOf.KnownAt)
+            {
+                break;
+            }
+
+            state = UserMemberships.Evolve(state, recorded);
+        }
+
+        return state;
+    }
+
     /// <summary>
     /// The answer to a command: made of the state it has led to, or, when it had been stored before, of what was known right
     /// after it then, for which the views are waited for.
@@ -153,7 +160,11 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
             return await Compose(tenantId, userId, after.State, after.Rollouts, after.At, cancellation);
         }
 
-        await views.WaitFor(Names, result.Position, Positions.DefaultWait, cancellation);
+        if (!await views.WaitFor(Names, result.Position, Positions.DefaultWait, cancellation))
+        {
+            throw new RefusedRequestException(new Rejection("view-behind", $"The command was stored at position {result.Position}, which its views have not reached yet."));
+        }
+
         return await AsOf(tenantId, userId, new AsOf(result.RecordedAt, result.Position), cancellation);
     }
 
