@@ -9,7 +9,8 @@ internal static class ProjectionBatch
     /// <summary>
     /// Lets each view write its rows, moves the progress of all from <paramref name="from"/> to the last event, and commits. The
     /// progress only moves from where this batch began and only under the epoch this node leads with: of two nodes that both
-    /// think they lead, one commits.
+    /// think they lead, one commits. The commit does not wait for the disk: after a crash of PostgreSQL rows and progress are
+    /// both as they were some batches before, and the daemon folds those again from the log, which does wait.
     /// </summary>
     /// <exception cref="ProjectionFailedException">A view could not fold the batch; nothing was written.</exception>
     /// <exception cref="ProjectionFencedException">Another node leads, or has projected this; nothing was written.</exception>
@@ -37,7 +38,7 @@ internal static class ProjectionBatch
               returning name
             ),
             noted as (update projections set recorded_at = $5 where name || ':All' in (select name from moved))
-            select count(*), pg_notify($6, '') from moved
+            select count(*), pg_notify($6, ''), set_config('synchronous_commit', 'off', true) from moved
             """, connection)
         {
             Parameters =

@@ -16,18 +16,80 @@ public sealed record RolledOutSegment(string Slug, long SegmentId, string Salt, 
 /// </summary>
 public sealed class MembershipLoader(NpgsqlDataSource database, EventReader reader)
 {
-    /// <summary>One user's memberships, and the roll-outs of the tenant.</summary>
+    /// <summary>Loads of single users that are in the database at once; users asked for meanwhile share the next one.</summary>
+    public const int MaxLoads = 2;
+
+    /// <summary>Users that share a load.</summary>
+    public const int MaxUsersOfLoad = 500;
+
+    private readonly Lock _lock = new();
+    private readonly Queue<Waiting> _waiting = [];
+    private int _loads;
+
+    /// <summary>
+    /// One user's memberships, and the roll-outs of the tenant: as they are after this call begins, or later. Calls that come
+    /// while others are being answered go to the database together, as their events do afterwards.
+    /// </summary>
     public async Task<(LoadedMemberships User, IReadOnlyList<RolledOutSegment> Rollouts)> Load(
         string tenantId, string userId, CancellationToken cancellation)
     {
-        var rollouts = new List<RolledOutSegment>();
-        var users = await Load(tenantId, [userId], onlySegment: null, rollouts, cancellation);
-        return (users[0], rollouts);
+        var waiting = new Waiting(tenantId, userId);
+        bool begin;
+        lock (_lock)
+        {
+            _waiting.Enqueue(waiting);
+            begin = _loads < MaxLoads;
+            _loads += begin ? 1 : 0;
+        }
+
+        if (begin)
+        {
+            _ = LoadWaiting();
+        }
+
+        return await waiting.Done.Task.WaitAsync(cancellation);
     }
 
     /// <summary>Many users' memberships of one segment; memberships of others are left out.</summary>
     public Task<LoadedMemberships[]> Load(string tenantId, string[] userIds, long onlySegment, CancellationToken cancellation) =>
         Load(tenantId, userIds, onlySegment, rollouts: null, cancellation);
+
+    /// <summary>Loads for those who wait until nobody does.</summary>
+    private async Task LoadWaiting()
+    {
+        while (TakeWaiting() is { Count: > 0 } batch)
+        {
+            try
+            {
+                var users = batch.Select(w => w.UserId).Distinct().ToArray();
+                var rollouts = new List<RolledOutSegment>();
+                var loaded = await Load(batch[0].TenantId, users, onlySegment: null, rollouts, CancellationToken.None);
+                var byUser = users.Zip(loaded).ToDictionary(u => u.First, u => u.Second);
+                batch.ForEach(w => w.Done.TrySetResult((byUser[w.UserId], rollouts)));
+            }
+            catch (Exception exception)
+            {
+                batch.ForEach(w => w.Done.TrySetException(exception));
+            }
+        }
+    }
+
+    /// <summary>Those of one tenant at the head of the queue; none, and this load's place is free again, when nobody waits.</summary>
+    private List<Waiting> TakeWaiting()
+    {
+        var batch = new List<Waiting>();
+        lock (_lock)
+        {
+            while (batch.Count < MaxUsersOfLoad && _waiting.TryPeek(out var next) && (batch.Count == 0 || next.TenantId == batch[0].TenantId))
+            {
+                batch.Add(_waiting.Dequeue());
+            }
+
+            _loads -= batch.Count == 0 ? 1 : 0;
+        }
+
+        return batch;
+    }
 
     private async Task<LoadedMemberships[]> Load(
         string tenantId, string[] userIds, long? onlySegment, List<RolledOutSegment>? rollouts, CancellationToken cancellation)
@@ -103,4 +165,10 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         MembershipExpired e => e.SegmentId == segmentId,
         _ => false,
     };
+
+    private sealed record Waiting(string TenantId, string UserId)
+    {
+        public TaskCompletionSource<(LoadedMemberships, IReadOnlyList<RolledOutSegment>)> Done { get; } =
+            new(TaskCreationOptions.RunContinuationsAsynchronously);
+    }
 }
