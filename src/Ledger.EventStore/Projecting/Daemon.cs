@@ -136,6 +136,7 @@ public sealed partial class Daemon : IAsyncDisposable
             }
             catch (Exception exception) when (Expected(exception))
             {
+                _views.Forget();
                 await Pause(_options.HeartbeatInterval);
             }
         }

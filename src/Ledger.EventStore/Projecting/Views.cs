@@ -170,6 +170,21 @@ public sealed class Views
         Moved(statuses.Select(s => (s.Name, s.Position)));
     }
 
+    /// <summary>
+    /// Takes nothing for granted any more. The views' commits do not wait for the disk, so after a crash of PostgreSQL they may
+    /// stand before where they were seen, until they have caught up again.
+    /// </summary>
+    internal void Forget()
+    {
+        lock (_lock)
+        {
+            foreach (var name in Names)
+            {
+                _positions[name] = 0;
+            }
+        }
+    }
+
     internal void Moved(IEnumerable<(string Name, long Position)> views)
     {
         List<Waiter>? done = null;
