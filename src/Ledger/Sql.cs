@@ -55,10 +55,8 @@ public static class Sql
 }
 
 /// <summary>Reads of views. Every answer is of one snapshot and names the position its views had reached in it.</summary>
-public sealed class ViewDatabase(NpgsqlDataSource database, IReadOnlyList<IProjection> projections)
+public sealed class ViewDatabase(NpgsqlDataSource database)
 {
-    private readonly Dictionary<string, IReadOnlyList<string>> _tables = projections.ToDictionary(p => p.Name, p => p.Tables);
-
     /// <summary>
     /// Runs the statements in one round trip and one snapshot; <paramref name="read"/> finds the reader at the first of their
     /// results. Returns the position that all of <paramref name="views"/> have reached.
@@ -68,7 +66,7 @@ public sealed class ViewDatabase(NpgsqlDataSource database, IReadOnlyList<IProje
     {
         await using var connection = await database.OpenConnectionAsync(cancellation);
         await using var batch = new NpgsqlBatch(connection);
-        EventReader.BeginSnapshot(batch, views.SelectMany(v => _tables[v]));
+        EventReader.BeginSnapshot(batch);
         batch.BatchCommands.Add(Sql.Command(
             "select coalesce(min(last_seq_id), 0) from mt_event_progression where name = any($1)", Sql.Texts(views.Select(v => v + ":All"))));
         foreach (var statement in statements)

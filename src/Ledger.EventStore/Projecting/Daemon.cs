@@ -40,7 +40,7 @@ public sealed partial class Daemon : IAsyncDisposable
         _clock = clock;
         _options = options;
         _logger = logger;
-        _rebuild = new RebuildRunner(database, reader, projections, migrations, options, logger, () => Epoch);
+        _rebuild = new RebuildRunner(database, reader, projections, migrations, options, logger, () => Epoch, Wake);
         Telemetry.Meter.CreateObservableGauge(
             "ledger.projection.lag.events", () => Gauge(s => s.LagEvents), "{event}", "Events a view has yet to fold");
         Telemetry.Meter.CreateObservableGauge(
@@ -102,18 +102,24 @@ public sealed partial class Daemon : IAsyncDisposable
             try
             {
                 await using var connection = await _database.OpenConnectionAsync(_stopping.Token);
-                var (moved, asked) = (false, false);
+                var moved = false;
                 connection.Notification += (_, notification) =>
                 {
-                    moved |= notification.Channel == Channels.ViewsMoved;
-                    asked |= notification.Channel == Channels.ViewsAsked;
-                    if (notification.Channel == Channels.EventsAppended)
+                    switch (notification.Channel)
                     {
-                        Signal(_wake);
+                        case Channels.EventsAppended:
+                            Signal(_wake);
+                            break;
+                        case Channels.ViewsAsked:
+                            Signal(_beat);
+                            break;
+                        default:
+                            moved = true;
+                            break;
                     }
                 };
                 await using (var command = new NpgsqlCommand(
-                    $"listen {Channels.EventsAppended}; listen {Channels.ViewsMoved}; listen {Channels.ViewsAsked}", connection))
+                    $"listen {Channels.EventsAppended}; listen {Channels.ViewsAsked}; listen {Channels.ViewsMoved}", connection))
                 {
                     await command.ExecuteNonQueryAsync(_stopping.Token);
                 }
@@ -126,23 +132,22 @@ public sealed partial class Daemon : IAsyncDisposable
                         await _views.Refresh(_stopping.Token);
                     }
 
-                    if (asked && IsLeader)
-                    {
-                        Signal(_beat);
-                    }
-
-                    (moved, asked) = (false, false);
+                    moved = false;
                 }
             }
-            catch (Exception exception) when (Expected(exception))
+            catch (Exception exception)
             {
+                LogUnlessExpected(exception);
                 _views.Forget();
                 await Pause(_options.HeartbeatInterval);
             }
         }
     }
 
-    /// <summary>One statement a beat: takes or renews the lease, on the database's clock, and reads every view's status.</summary>
+    /// <summary>
+    /// One statement a beat, and no more when there is nothing to do: takes or renews the lease, on the database's clock, and
+    /// reads every view's status.
+    /// </summary>
     private async Task Heartbeat()
     {
         var confirmed = Stopwatch.GetTimestamp();
@@ -161,10 +166,14 @@ public sealed partial class Daemon : IAsyncDisposable
 
                 _statuses = statuses;
                 _views.Learn(statuses);
-                Signal(_wake);
+                if (statuses.Any(s => s.Rebuild is "requested" or "running" || (s.State == "running" && s.LagEvents > 0)))
+                {
+                    Signal(_wake);
+                }
             }
-            catch (Exception exception) when (Expected(exception))
+            catch (Exception exception)
             {
+                LogUnlessExpected(exception);
                 if (Stopwatch.GetElapsedTime(confirmed) > _options.LeaseDuration && IsLeader)
                 {
                     Volatile.Write(ref _epoch, 0);
@@ -217,7 +226,7 @@ public sealed partial class Daemon : IAsyncDisposable
         {
             try
             {
-                await _wake.WaitAsync(_options.HeartbeatInterval, _stopping.Token);
+                await _wake.WaitAsync(_stopping.Token);
                 if (Epoch is not 0 and var epoch)
                 {
                     await CatchUp(epoch);
@@ -235,11 +244,13 @@ public sealed partial class Daemon : IAsyncDisposable
             {
                 LogAway(exception);
                 await Pause(TimeSpan.FromMilliseconds(200));
+                Signal(_wake);
             }
             catch (Exception exception)
             {
                 LogBug(exception);
                 await Pause(_options.HeartbeatInterval);
+                Signal(_wake);
             }
         }
     }
@@ -277,7 +288,6 @@ public sealed partial class Daemon : IAsyncDisposable
     {
         var idle = true;
         await using var reading = await _database.OpenConnectionAsync(_stopping.Token);
-        await using var writing = await _database.OpenConnectionAsync(_stopping.Token);
         var page = await _reader.ReadPage(reading, position, upTo, _options.MaxProjectionBatch, _stopping.Token);
         var asked = _statuses;
         while (page.Count > 0)
@@ -297,7 +307,7 @@ public sealed partial class Daemon : IAsyncDisposable
             var whole = false;
             try
             {
-                whole = await ProjectOrIsolate(writing, members, events, position, epoch);
+                whole = await ProjectOrIsolate(members, events, position, epoch);
             }
             finally
             {
@@ -315,12 +325,11 @@ public sealed partial class Daemon : IAsyncDisposable
     }
 
     /// <summary>Projects a batch; when a view fails, the others go on and that one is brought to just before the event it can't fold.</summary>
-    private async Task<bool> ProjectOrIsolate(
-        NpgsqlConnection connection, IProjection[] members, IReadOnlyList<RecordedEvent> events, long from, long epoch)
+    private async Task<bool> ProjectOrIsolate(IProjection[] members, IReadOnlyList<RecordedEvent> events, long from, long epoch)
     {
         try
         {
-            await ProjectionBatch.Run(connection, members, events, from, epoch, _options, CancellationToken.None);
+            await ProjectionBatch.Run(_database, members, events, from, epoch, _options);
             _clock.Observe(events[^1].RecordedAt);
             _views.Moved(members.Select(m => (m.Name, events[^1].Position)));
             Projected?.Invoke(events.Count);
@@ -328,9 +337,10 @@ public sealed partial class Daemon : IAsyncDisposable
         }
         catch (ProjectionFailedException failure)
         {
+            _database.Clear(); // after an error in a batch, Npgsql may not know what it has prepared on the connection
             if (events.Count == 1)
             {
-                await ProjectionBatch.MarkFailed(connection, failure, events[0].Position, epoch);
+                await ProjectionBatch.MarkFailed(_database, failure, events[0].Position, from, epoch);
                 Telemetry.ProjectionFailures.Add(1, new KeyValuePair<string, object?>("view", failure.Projection.Name));
                 LogFailed(failure.InnerException!, failure.Projection.Name, events[0].Position);
             }
@@ -338,16 +348,16 @@ public sealed partial class Daemon : IAsyncDisposable
             {
                 var half = events.Count / 2;
                 var first = events.Take(half).ToArray();
-                if (await ProjectOrIsolate(connection, [failure.Projection], first, from, epoch))
+                if (await ProjectOrIsolate([failure.Projection], first, from, epoch))
                 {
-                    await ProjectOrIsolate(connection, [failure.Projection], [.. events.Skip(half)], first[^1].Position, epoch);
+                    await ProjectOrIsolate([failure.Projection], [.. events.Skip(half)], first[^1].Position, epoch);
                 }
             }
 
             var others = members.Where(m => m != failure.Projection).ToArray();
             if (others.Length > 0)
             {
-                await ProjectOrIsolate(connection, others, events, from, epoch);
+                await ProjectOrIsolate(others, events, from, epoch);
             }
 
             return false;
@@ -356,6 +366,14 @@ public sealed partial class Daemon : IAsyncDisposable
 
     private IEnumerable<Measurement<double>> Gauge(Func<ViewStatus, double> value) =>
         _views.Latest.Select(s => new Measurement<double>(value(s), new KeyValuePair<string, object?>("view", s.Name)));
+
+    private void LogUnlessExpected(Exception exception)
+    {
+        if (!Expected(exception))
+        {
+            LogBug(exception);
+        }
+    }
 
     private bool Expected(Exception exception) =>
         (exception is OperationCanceledException && _stopping.IsCancellationRequested) || DatabaseErrors.IsUnavailable(exception);

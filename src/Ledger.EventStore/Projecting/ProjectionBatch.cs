@@ -15,18 +15,18 @@ internal static class ProjectionBatch
     /// <exception cref="ProjectionFailedException">A view could not fold the batch; nothing was written.</exception>
     /// <exception cref="ProjectionFencedException">Another node leads, or has projected this; nothing was written.</exception>
     public static async Task Run(
-        NpgsqlConnection connection, IReadOnlyList<IProjection> views, IReadOnlyList<RecordedEvent> events, long from, long epoch,
-        EventStoreOptions options, CancellationToken cancellation)
+        NpgsqlDataSource database, IReadOnlyList<IProjection> views, IReadOnlyList<RecordedEvent> events, long from, long epoch, EventStoreOptions options)
     {
         var started = Stopwatch.GetTimestamp();
         using var activity = Telemetry.Source.StartActivity(
             "project", ActivityKind.Consumer, default(ActivityContext), tags: null, links: Telemetry.Source.HasListeners() ? Links(events) : null);
         activity?.SetTag("ledger.position", events[^1].Position);
         activity?.SetTag("ledger.events", events.Count);
-        await using var transaction = await connection.BeginTransactionAsync(cancellation);
+        await using var connection = await database.OpenConnectionAsync();
+        await using var transaction = await Begin(connection, options);
         foreach (var view in views)
         {
-            await Fold(view, events, connection, cancellation);
+            await Fold(view, events, connection, CancellationToken.None);
         }
 
         await using var progress = new NpgsqlCommand(
@@ -51,13 +51,26 @@ internal static class ProjectionBatch
                 new NpgsqlParameter<string> { TypedValue = Channels.ViewsMoved },
             },
         };
-        if ((long)(await progress.ExecuteScalarAsync(cancellation))! != views.Count)
+        if ((long)(await progress.ExecuteScalarAsync())! != views.Count)
         {
             throw new ProjectionFencedException();
         }
 
-        await transaction.CommitAsync(cancellation);
+        await transaction.CommitAsync();
         Telemetry.ProjectTime.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
+    }
+
+    /// <summary>
+    /// Begins a transaction of the daemon. A node that freezes in it does not keep the rows locked from the next one for longer
+    /// than the lease.
+    /// </summary>
+    public static async Task<NpgsqlTransaction> Begin(NpgsqlConnection connection, EventStoreOptions options)
+    {
+        var transaction = await connection.BeginTransactionAsync();
+        await using var command = new NpgsqlCommand(
+            $"set local idle_in_transaction_session_timeout = '{(int)options.LeaseDuration.TotalMilliseconds}ms'", connection);
+        await command.ExecuteNonQueryAsync();
+        return transaction;
     }
 
     /// <summary>Gives a view those of the events that it folds.</summary>
@@ -87,24 +100,27 @@ internal static class ProjectionBatch
         Telemetry.ProjectedEvents.Add(relevant.Length, new KeyValuePair<string, object?>("view", view.Name));
     }
 
-    /// <summary>Stops a view at an event, unless another node has taken over: then the failure may be the other node's success.</summary>
-    public static async Task MarkFailed(NpgsqlConnection connection, ProjectionFailedException failure, long position, long epoch)
+    /// <summary>Stops a view at an event, unless another node has folded that by now: then the failure is that node's success.</summary>
+    /// <exception cref="ProjectionFencedException">The view does not stand just before that event, or another node leads.</exception>
+    public static async Task MarkFailed(NpgsqlDataSource database, ProjectionFailedException failure, long position, long from, long epoch)
     {
-        await using var command = new NpgsqlCommand(
+        await using var command = database.CreateCommand(
             """
             update projections set state = 'failed', failed_position = $1, error = $2
-            where name = $3 and state = 'running' and exists (select from daemon_lease where name = 'daemon' and epoch = $4 and expires_at > clock_timestamp())
-            """, connection)
+            where name = $3 and state = 'running'
+              and exists (select from daemon_lease where name = 'daemon' and epoch = $4)
+              and exists (select from mt_event_progression where name = $5 and last_seq_id = $6 for update)
+            """);
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = position });
+        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = failure.InnerException!.ToString().Replace('\0', ' ') });
+        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = failure.Projection.Name });
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = epoch });
+        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = EventReader.ProgressionName(failure.Projection.Name) });
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = from });
+        if (await command.ExecuteNonQueryAsync() != 1)
         {
-            Parameters =
-            {
-                new NpgsqlParameter<long> { TypedValue = position },
-                new NpgsqlParameter<string> { TypedValue = failure.InnerException!.ToString() },
-                new NpgsqlParameter<string> { TypedValue = failure.Projection.Name },
-                new NpgsqlParameter<long> { TypedValue = epoch },
-            },
-        };
-        await command.ExecuteNonQueryAsync();
+            throw new ProjectionFencedException();
+        }
     }
 
     /// <summary>Links to the commands whose events are in the batch, as many as exporters accept by default.</summary>

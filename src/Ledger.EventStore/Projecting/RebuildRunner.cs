@@ -9,8 +9,11 @@ namespace Ledger.EventStore;
 /// </summary>
 internal sealed partial class RebuildRunner(
     NpgsqlDataSource database, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations, EventStoreOptions options,
-    ILogger logger, Func<long> currentEpoch) : IAsyncDisposable
+    ILogger logger, Func<long> currentEpoch, Action wake) : IAsyncDisposable
 {
+    /// <summary>How long the swap may wait for readers, while those that come after them wait behind it.</summary>
+    private static readonly TimeSpan SwapPatience = TimeSpan.FromMilliseconds(100);
+
     private readonly Dictionary<string, Task> _running = [];
     private readonly CancellationTokenSource _stopping = new();
 
@@ -29,9 +32,9 @@ internal sealed partial class RebuildRunner(
                 continue;
             }
 
-            if (status.Rebuild == "requested")
+            if (status.Rebuild == "requested" && !await Guard(view, epoch, () => Prepare(view, epoch, cancellation)))
             {
-                await Prepare(view, epoch, cancellation);
+                continue;
             }
 
             var behind = status.Position + status.LagEvents - (status.Rebuild == "requested" ? 0 : status.RebuildPosition ?? 0);
@@ -72,7 +75,13 @@ internal sealed partial class RebuildRunner(
         await transaction.CommitAsync(cancellation);
     }
 
-    private Task FoldBulk(IProjection view, long epoch) => Guard(view, epoch, async () =>
+    private async Task FoldBulk(IProjection view, long epoch)
+    {
+        await Guard(view, epoch, () => FoldFullPages(view, epoch));
+        wake();
+    }
+
+    private async Task FoldFullPages(IProjection view, long epoch)
     {
         await using var connection = await database.OpenConnectionAsync(_stopping.Token);
         await using var reading = await database.OpenConnectionAsync(_stopping.Token);
@@ -84,35 +93,41 @@ internal sealed partial class RebuildRunner(
             var next = reader.ReadPage(reading, events[^1].Position, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
             try
             {
-                await FoldPage(connection, view, events, epoch);
+                await FoldPage(connection, view, events, position, epoch);
+                position = events[^1].Position;
             }
             finally
             {
                 page = await next;
             }
         }
-    });
 
-    private async Task FoldPage(NpgsqlConnection connection, IProjection view, IReadOnlyList<RecordedEvent> events, long epoch)
-    {
-        await using var transaction = await connection.BeginTransactionAsync();
-        await FoldIntoShadow(connection, view, events);
-        await Note(connection, view, $"rebuild_position = {events[^1].Position}", epoch);
-        await transaction.CommitAsync();
+        foreach (var table in view.Tables)
+        {
+            await Execute(connection, $"analyze \"{ShadowSchema(view)}\".\"{table}\""); // plans are right from the swap on
+        }
     }
 
-    private async Task FoldIntoShadow(NpgsqlConnection connection, IProjection view, IReadOnlyList<RecordedEvent> events)
+    /// <summary>Folds a page; of two nodes that both fold it, one commits.</summary>
+    private async Task FoldPage(NpgsqlConnection connection, IProjection view, IReadOnlyList<RecordedEvent> events, long from, long epoch)
     {
+        await using var transaction = await ProjectionBatch.Begin(connection, options);
         await Execute(connection, $"set local search_path = \"{ShadowSchema(view)}\", \"{options.Schema}\"");
         await ProjectionBatch.Fold(view, events, connection, CancellationToken.None);
         await Execute(connection, $"set local search_path = \"{options.Schema}\"");
+        await Note(connection, view, $"rebuild_position = {events[^1].Position}", epoch, from);
+        await transaction.CommitAsync();
     }
 
-    /// <summary>Folds what is left and puts the new tables in the place of the live ones, in one transaction.</summary>
+    /// <summary>
+    /// Folds what is left, commits that, and then puts the new tables in the place of the live ones. What a swap commits with
+    /// itself would be missing from the new tables for every reader whose snapshot is older, so it commits no row. Readers take
+    /// their snapshot after a lock on <c>mt_event_progression</c> (<see cref="EventReader.BeginSnapshot"/>): before the swap or
+    /// after it, never in between.
+    /// </summary>
     private async Task FinishAndSwap(IProjection view, ViewStatus status, long epoch, CancellationToken cancellation)
     {
         await using var connection = await database.OpenConnectionAsync(cancellation);
-        await using var transaction = await connection.BeginTransactionAsync(cancellation);
         var position = await RebuildPosition(connection, view);
         // A view that runs keeps its company: it goes on from where the others stand. A stopped one comes up to the head.
         var upTo = status.State == "running" ? Math.Max(status.Position, position) : long.MaxValue;
@@ -120,12 +135,13 @@ internal sealed partial class RebuildRunner(
         {
             while (await reader.ReadPage(reading, position, upTo, options.MaxProjectionBatch, cancellation) is { Count: > 0 } events)
             {
-                await FoldIntoShadow(connection, view, events);
+                await FoldPage(connection, view, events, position, epoch);
                 position = events[^1].Position;
             }
         }
 
-        await Execute(connection, "set local lock_timeout = '5s'");
+        await using var transaction = await ProjectionBatch.Begin(connection, options);
+        await Execute(connection, $"set local lock_timeout = '{SwapPatience.TotalMilliseconds}ms'; lock table mt_event_progression in access exclusive mode");
         foreach (var table in view.Tables)
         {
             await Execute(connection, $"drop table \"{table}\"; alter table \"{ShadowSchema(view)}\".\"{table}\" set schema \"{options.Schema}\"");
@@ -139,36 +155,51 @@ internal sealed partial class RebuildRunner(
              rebuild = null, rebuild_position = null, rebuild_error = null, rebuilt_at = now(), failed_position = null, error = null,
              state = case state when 'failed' then 'running' else state end,
              recorded_at = coalesce((select timestamp from mt_events where seq_id = {position}), recorded_at)
-             """, epoch);
+             """, epoch, position);
         await Execute(connection, $"notify {Channels.ViewsMoved}");
         await transaction.CommitAsync(cancellation);
         LogRebuilt(view.Name, position);
     }
 
-    /// <summary>What fails a rebuild ends it, with the reason kept; the live view is untouched.</summary>
-    private async Task Guard(IProjection view, long epoch, Func<Task> work)
+    /// <summary>What fails a rebuild ends it, with the reason kept; the live view is untouched. False: the work was not done.</summary>
+    private async Task<bool> Guard(IProjection view, long epoch, Func<Task> work)
     {
         try
         {
             await work();
+            return true;
         }
-        catch (Exception exception) when (exception is OperationCanceledException or ProjectionFencedException || DatabaseErrors.IsUnavailable(exception))
+        catch (Exception exception) when (IsInterruption(exception))
         {
             LogInterrupted(exception, view.Name); // goes on from its own position at the next occasion
         }
         catch (Exception exception)
         {
             LogFailed(exception, view.Name);
-            await using var connection = await database.OpenConnectionAsync();
-            await using var command = new NpgsqlCommand(
-                "update projections set rebuild = 'failed', rebuild_error = $1 where name = $2 and exists (select from daemon_lease where name = 'daemon' and epoch = $3)",
-                connection)
+            database.Clear(); // after an error in a batch, Npgsql may not know what it has prepared on the connection
+            try
             {
-                Parameters = { new() { Value = (exception.InnerException ?? exception).ToString() }, new() { Value = view.Name }, new() { Value = epoch } },
-            };
-            await command.ExecuteNonQueryAsync();
+                await using var command = database.CreateCommand(
+                    """
+                    update projections set rebuild = 'failed', rebuild_error = $1
+                    where name = $2 and rebuild is not null and exists (select from daemon_lease where name = 'daemon' and epoch = $3)
+                    """);
+                command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = (exception.InnerException ?? exception).ToString().Replace('\0', ' ') });
+                command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = view.Name });
+                command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = epoch });
+                await command.ExecuteNonQueryAsync();
+            }
+            catch (Exception away) when (IsInterruption(away))
+            {
+                LogInterrupted(away, view.Name); // it will fail again
+            }
         }
+
+        return false;
     }
+
+    private static bool IsInterruption(Exception exception) =>
+        exception is OperationCanceledException or ProjectionFencedException || DatabaseErrors.IsUnavailable(exception);
 
     private static async Task<long> RebuildPosition(NpgsqlConnection connection, IProjection view)
     {
@@ -179,14 +210,17 @@ internal sealed partial class RebuildRunner(
         return (long)(await command.ExecuteScalarAsync())!;
     }
 
-    /// <summary>Writes to the view's row, if this node still leads and the rebuild was not asked for anew.</summary>
-    private static async Task Note(NpgsqlConnection connection, IProjection view, string change, long epoch)
+    /// <summary>
+    /// Writes to the view's row, if this node still leads, the rebuild was not asked for anew, and it stands where this node left
+    /// it; <paramref name="from"/> is null when it is to begin.
+    /// </summary>
+    private static async Task Note(NpgsqlConnection connection, IProjection view, string change, long epoch, long? from = null)
     {
-        var expected = change.StartsWith("rebuild = 'running'", StringComparison.Ordinal) ? "requested" : "running";
+        var expected = from is null ? "rebuild = 'requested'" : $"rebuild = 'running' and rebuild_position = {from}";
         await using var command = new NpgsqlCommand(
-            $"update projections set {change} where name = $1 and rebuild = $2 and exists (select from daemon_lease where name = 'daemon' and epoch = $3)", connection)
+            $"update projections set {change} where name = $1 and {expected} and exists (select from daemon_lease where name = 'daemon' and epoch = $2)", connection)
         {
-            Parameters = { new() { Value = view.Name }, new() { Value = expected }, new() { Value = epoch } },
+            Parameters = { new() { Value = view.Name }, new() { Value = epoch } },
         };
         if (await command.ExecuteNonQueryAsync() != 1)
         {

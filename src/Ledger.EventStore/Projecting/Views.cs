@@ -117,10 +117,13 @@ public sealed class Views
     {
         await using var command = _database.CreateCommand(
             """
-            with names as (select unnest($1::varchar[]) as name),
+            with names as (
+                   select name from unnest($1::varchar[]) n (name)
+                   where not exists (select from projections p join mt_event_progression g on g.name = p.name || ':All' where p.name = n.name)
+                 ),
                  progress as (insert into mt_event_progression (name, last_seq_id) select name || ':All', 0 from names on conflict do nothing)
             insert into projections (name) select name from names on conflict do nothing
-            """);
+            """); // rows that are there are not touched: even "do nothing" would wait for the batch that moves them
         command.Parameters.Add(new NpgsqlParameter<string[]> { TypedValue = [.. Names] });
         await command.ExecuteNonQueryAsync(cancellation);
     }

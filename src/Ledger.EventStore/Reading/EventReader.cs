@@ -166,14 +166,14 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     }
 
     /// <summary>
-    /// Lets everything up to <see cref="EndSnapshot"/> see one state of the database, without a round trip of its own. The views'
-    /// tables that will be read are locked against a rebuild first, and the snapshot is taken with the first select after: a
-    /// snapshot from before a rebuilt table took its place would find that table empty.
+    /// Lets everything up to <see cref="EndSnapshot"/> see one state of the database, without a round trip of its own. The lock
+    /// comes before the snapshot (a lock statement takes none): a rebuilt view's tables are swapped in either before the
+    /// snapshot or after its end. It keeps nobody else from reading or writing.
     /// </summary>
-    public static void BeginSnapshot(NpgsqlBatch batch, params IEnumerable<string> tables)
+    public static void BeginSnapshot(NpgsqlBatch batch)
     {
         batch.BatchCommands.Add(new NpgsqlBatchCommand("begin isolation level repeatable read, read only"));
-        batch.BatchCommands.Add(new NpgsqlBatchCommand($"lock table {string.Join(", ", tables)} in access share mode"));
+        batch.BatchCommands.Add(new NpgsqlBatchCommand("lock table mt_event_progression in access share mode"));
     }
 
     /// <summary>Ends what <see cref="BeginSnapshot"/> began.</summary>

@@ -98,7 +98,7 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         Array.Fill(tenants, tenantId);
         await using var connection = await database.OpenConnectionAsync(cancellation);
         await using var batch = new NpgsqlBatch(connection);
-        EventReader.BeginSnapshot(batch, "memberships", "segments");
+        EventReader.BeginSnapshot(batch);
         EventReader.AddTails(batch, MembershipsProjection.View, tenants, Array.ConvertAll(userIds, User.StreamOf));
         batch.BatchCommands.Add(Sql.Command(
             $"""

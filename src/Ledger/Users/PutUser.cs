@@ -111,7 +111,7 @@ public sealed class UserLoader(Npgsql.NpgsqlDataSource database, EventReader rea
     {
         await using var connection = await database.OpenConnectionAsync(cancellation);
         await using var batch = new Npgsql.NpgsqlBatch(connection);
-        EventReader.BeginSnapshot(batch, "users");
+        EventReader.BeginSnapshot(batch);
         EventReader.AddTails(batch, UsersProjection.View, [tenantId], [User.StreamOf(userId)]);
         batch.BatchCommands.Add(Sql.Command(
             "select registered_at, attributes, version from users where tenant_id = $1 and user_id = $2", Sql.Value(tenantId), Sql.Value(userId)));
