@@ -1,6 +1,6 @@
--- One row an event, without a key: folding anything twice shows.
+-- One row an event: folding anything twice is refused.
 create table ledger_test_entries (
-  position bigint  not null,
+  position bigint  not null primary key,
   account  varchar not null,
   amount   bigint  not null
 );

@@ -1,0 +1,359 @@
+using System.Diagnostics;
+using Ledger.EventStore.Tests.Support;
+using Ledger.Testing;
+using static Ledger.EventStore.Tests.Support.TestStore;
+
+namespace Ledger.EventStore.Tests.Projecting;
+
+public sealed class The_daemon(PostgresFixture postgres)
+{
+    private static CancellationToken Ct => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task brings_every_view_to_the_end_of_the_log_in_step()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var node = await TestNode.Start(store);
+
+        await Deposits.Append(store.StartAppender(), 200);
+        await node.CatchUp();
+
+        await node.AssertViewsEqualTheLog();
+        Assert.Equal(1, await store.Value<long>("select count(distinct xmin::text) from mt_event_progression")); // one transaction for both
+    }
+
+    [Fact]
+    public async Task folds_each_event_once_though_its_node_dies_again_and_again()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var chance = Runs.Chance();
+        await using var firstProxy = new FaultProxy(store.ConnectionString);
+        await using var secondProxy = new FaultProxy(store.ConnectionString);
+        await using var first = await TestNode.Start(store, TestNode.Quick with { LeaseDuration = TimeSpan.FromMilliseconds(300) }, firstProxy);
+        await using var second = await TestNode.Start(store, TestNode.Quick with { LeaseDuration = TimeSpan.FromMilliseconds(300) }, secondProxy);
+        var appender = store.StartAppender();
+
+        for (var death = 0; death < Runs.Size(6, 40); death++)
+        {
+            var storing = Deposits.Append(appender, 60, chance);
+            await Runs.Until(() => Task.FromResult(first.Daemon.IsLeader || second.Daemon.IsLeader), "a node leads");
+            var dying = first.Daemon.IsLeader ? firstProxy : secondProxy;
+            var next = dying == firstProxy ? second : first;
+            await Task.Delay(chance.Next(30), Ct);
+            dying.Away = true;
+            await storing;
+            await next.Leads();
+            await next.CatchUp();
+            await next.AssertViewsEqualTheLog();
+            dying.Away = false;
+        }
+    }
+
+    [Fact]
+    public async Task hands_over_at_once_when_its_node_stops()
+    {
+        var patient = TestNode.Quick with { LeaseDuration = TimeSpan.FromMinutes(10) };
+        await using var store = await TestStore.Create(postgres);
+        var first = await TestNode.Start(store, patient);
+        await first.Leads();
+        await using var second = await TestNode.Start(store, patient);
+        await Deposits.Append(store.StartAppender(), 50);
+
+        await first.DisposeAsync();
+
+        await second.Leads();
+        await second.CatchUp();
+        await second.AssertViewsEqualTheLog();
+    }
+
+    [Fact]
+    public async Task that_freezes_in_a_batch_is_fenced_and_holds_nobody_up()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var proxy = new FaultProxy(store.ConnectionString);
+        var thaw = new TaskCompletionSource<bool>();
+        var froze = new TaskCompletionSource();
+        var slow = new Totals
+        {
+            AfterWriting = async _ =>
+            {
+                proxy.ToServer = _ => thaw.Task; // nothing of this node gets through, its heartbeat neither
+                froze.TrySetResult();
+                await thaw.Task;
+            },
+        };
+        await using var frozen = await TestNode.Start(store, TestNode.Quick, proxy, slow, new Entries());
+        await frozen.Leads();
+        await using var next = await TestNode.Start(store);
+        await Deposits.Append(store.StartAppender(), 100);
+        await froze.Task.WaitAsync(Runs.Patience, Ct);
+
+        await next.CatchUp();
+
+        await next.AssertViewsEqualTheLog();
+        Assert.True(next.Daemon.IsLeader);
+        slow.AfterWriting = _ => Task.CompletedTask;
+        proxy.ToServer = _ => Task.FromResult(true);
+        thaw.SetResult(true);
+        await Runs.Until(() => Task.FromResult(!frozen.Daemon.IsLeader), "the frozen node learns that it does not lead");
+        await Deposits.Append(store.StartAppender(), 100);
+        await next.CatchUp();
+        await next.AssertViewsEqualTheLog();
+        Assert.All(await next.Views.Refresh(Ct), s => Assert.Equal("running", s.State));
+    }
+
+    [Fact]
+    public async Task that_freezes_in_the_commit_does_not_make_the_next_one_blame_the_view()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var proxy = new FaultProxy(store.ConnectionString);
+        var patient = TestNode.Quick with { LeaseDuration = TimeSpan.FromMinutes(10) };
+        var thaw = new TaskCompletionSource<bool>();
+        var froze = new TaskCompletionSource();
+        await using var frozen = await TestNode.Start(store, patient, proxy, new Totals(), new Entries());
+        await frozen.Leads();
+        var written = false;
+        ((TestView)frozen.Kept[1]).AfterWriting = _ =>
+        {
+            written = true;
+            return Task.CompletedTask;
+        };
+        proxy.ToServer = piece =>
+        {
+            if (written && piece.Span.IndexOf("COMMIT"u8) >= 0)
+            {
+                froze.TrySetResult();
+            }
+
+            return froze.Task.IsCompleted ? thaw.Task : Task.FromResult(true);
+        };
+        await Deposits.Append(store.StartAppender(), 40);
+        await froze.Task.WaitAsync(Runs.Patience, Ct);
+
+        await store.Execute("update daemon_lease set expires_at = '-infinity'");
+        await using var next = await TestNode.Start(store, patient);
+        await next.Leads();
+        await Runs.Until(
+            async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") > 0,
+            "the next node meets the rows of the frozen one");
+        proxy.ToServer = _ => Task.FromResult(true);
+        thaw.SetResult(true);
+
+        await next.CatchUp();
+        await next.AssertViewsEqualTheLog();
+        Assert.All(await next.Views.Refresh(Ct), s => Assert.Equal(("running", null), (s.State, s.Error)));
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(37)]
+    [InlineData(50)]
+    [InlineData(51)]
+    [InlineData(120)]
+    public async Task stops_only_the_view_that_fails_just_before_the_event_it_fails_at(int poison)
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        for (var i = 0; i < 12; i++)
+        {
+            await appender.Append(Request("s", [.. Enumerable.Range(0, 10).Select(_ => new Deposited("a", 1))]), Ct);
+        }
+
+        var poisoned = new Totals { Poison = poison };
+        await using var node = await TestNode.Start(store, null, null, poisoned, new Entries());
+        await node.Becomes("Totals", s => s.State == "failed", "the view fails");
+        Assert.True(await node.Views.WaitFor(["Entries"], 120, Runs.Patience, Ct));
+
+        var failed = await node.Status("Totals");
+        Assert.Equal((poison - 1, poison, 120 - poison + 1), (failed.Position, failed.FailedPosition, failed.LagEvents));
+        Assert.Contains($"can't fold the event at {poison}", failed.Error, StringComparison.Ordinal);
+        Assert.Equal(poison - 1, await store.Value<long>("select coalesce(sum(events), 0)::bigint from ledger_test_totals"));
+        await appender.Append(Request("s", new Deposited("b", 1)), Ct);
+        Assert.True(await node.Views.WaitFor(["Entries"], 121, Runs.Patience, Ct));
+        Assert.Equal("failed", (await node.Status("Totals")).State);
+
+        poisoned.Poison = null;
+        Assert.True(await node.Views.Resume("Totals", Ct));
+        await node.CatchUp();
+        await node.AssertViewsEqualTheLog();
+        Assert.Equal(("running", null, null), ((await node.Status("Totals")).State, (await node.Status("Totals")).FailedPosition, (await node.Status("Totals")).Error));
+    }
+
+    [Fact]
+    public async Task stops_only_the_views_that_fold_an_event_nobody_can_read()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        await appender.Append(Request("s", new Deposited("a", 1), new Noted("n"), new Deposited("a", 1)), Ct);
+        await store.Execute("""update mt_events set data = '{"text": {}}' where seq_id = 2""");
+        await using var node = await TestNode.Start(store);
+        await node.CatchUp(); // no view folds that kind
+
+        await node.Views.Pause("Entries", Ct);
+        await node.Becomes("Entries", s => s.State == "paused", "the view is paused");
+        await appender.Append(Request("s", new Deposited("a", 1), new Deposited("a", 1)), Ct);
+        await node.Becomes("Totals", s => s.Position == 5, "the other view goes on");
+        await store.Execute("""update mt_events set data = '{"account": [], "amount": 1}' where seq_id = 5""");
+        await node.Views.Resume("Entries", Ct);
+
+        await node.Becomes("Entries", s => s.State == "failed", "the view fails");
+        Assert.Equal((4, 5), ((await node.Status("Entries")).Position, (await node.Status("Entries")).FailedPosition));
+        Assert.Equal("running", (await node.Status("Totals")).State);
+    }
+
+    [Fact]
+    public async Task leaves_a_paused_view_where_it_is_until_it_is_resumed()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        await using var node = await TestNode.Start(store);
+        await Deposits.Append(appender, 20);
+        await node.CatchUp();
+        var position = (await node.Status("Totals")).Position;
+
+        Assert.True(await node.Views.Pause("Totals", Ct));
+        Assert.False(await node.Views.Pause("Nobody", Ct));
+        await Deposits.Append(appender, 100);
+        var head = await store.Reader.ReadHead(Ct);
+        Assert.True(await node.Views.WaitFor(["Entries"], head, Runs.Patience, Ct));
+
+        Assert.Equal((position, "paused"), ((await node.Status("Totals")).Position, (await node.Status("Totals")).State));
+        Assert.False(await node.Views.WaitFor(["Entries", "Totals"], head, TimeSpan.FromMilliseconds(50), Ct));
+        Assert.True(await node.Views.Resume("Totals", Ct));
+        await node.CatchUp();
+        await node.AssertViewsEqualTheLog();
+    }
+
+    [Fact]
+    public async Task brings_a_new_view_up_to_the_others()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        await using (var old = await TestNode.Start(store, null, null, new Totals()))
+        {
+            await Deposits.Append(appender, 300);
+            await old.CatchUp();
+        }
+
+        await using var node = await TestNode.Start(store);
+        await Deposits.Append(appender, 100);
+        await node.CatchUp();
+        await Deposits.Append(appender, 1);
+        await node.CatchUp();
+
+        await node.AssertViewsEqualTheLog();
+        Assert.Equal(1, await store.Value<long>("select count(distinct xmin::text) from mt_event_progression"));
+    }
+
+    [Fact]
+    public async Task says_how_far_a_view_is_behind_and_for_how_long()
+    {
+        await using var store = await TestStore.Create(postgres);
+        store.Wall.Offset = TimeSpan.FromHours(-1);
+        var appender = store.StartAppender();
+        await using var node = await TestNode.Start(store);
+        await appender.Append(Request("s", new Deposited("a", 1)), Ct);
+        await node.CatchUp();
+        await node.Views.Pause("Totals", Ct);
+        await node.Becomes("Totals", s => s.State == "paused", "the view is paused");
+
+        var result = await appender.Append(Request("s", new Deposited("a", 1), new Ignored(), new Ignored()), Ct);
+        await node.Becomes("Entries", s => s.Position == 4, "the other view goes on");
+
+        var behind = await node.Status("Totals");
+        Assert.Equal((1, 3), (behind.Position, behind.LagEvents));
+        Assert.InRange(behind.LagSeconds, 3599, 3599 + Runs.Patience.TotalSeconds);
+        var level = await node.Status("Entries");
+        Assert.Equal((0, 0.0, result.RecordedAt), (level.LagEvents, level.LagSeconds, level.RecordedAt));
+        Assert.Equal([4L, 1L], (await Settled()).Select(s => s.Position));
+
+        // What the node remembers follows within a heartbeat, without being asked.
+        async Task<IReadOnlyList<ViewStatus>> Settled()
+        {
+            await Runs.Until(() => Task.FromResult(node.Views.Latest is [{ Position: 4 }, { Position: 1 }]), "the node hears of it");
+            return node.Views.Latest;
+        }
+    }
+
+    [Fact]
+    public async Task hears_of_other_processes_appends_long_before_its_heartbeat_and_tells_the_other_nodes()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var slow = TestNode.Quick with { HeartbeatInterval = TimeSpan.FromSeconds(30), LeaseDuration = TimeSpan.FromSeconds(90) };
+        await using var leader = await TestNode.Start(store, slow);
+        await leader.Leads();
+        await using var follower = await TestNode.Start(store, slow);
+        await Listening(4); // two channels of two nodes, at least
+
+        var clock = Stopwatch.StartNew();
+        for (var i = 1; i <= 5; i++)
+        {
+            await store.StartAppender().Append(Request("s", new Deposited("a", 1)), Ct);
+            Assert.True(await follower.Views.WaitFor(follower.Views.Names, i, Runs.Patience, Ct));
+            Assert.True(await leader.Views.WaitFor(leader.Views.Names, i, Runs.Patience, Ct));
+        }
+
+        Assert.True(await follower.Views.Pause("Totals", Ct));
+        Assert.True(await follower.Views.Rebuild("Entries", Ct));
+        await follower.Becomes("Entries", s => s.RebuiltAt is not null, "a request reaches the node that keeps the views");
+        Assert.True(clock.Elapsed < TimeSpan.FromSeconds(20), $"It took {clock.Elapsed}.");
+
+        Task Listening(int _) => Runs.Until(
+            async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and query like 'listen %' and state = 'idle'") == 2,
+            "both nodes listen");
+    }
+
+    [Fact]
+    public async Task that_has_nothing_to_do_asks_once_a_heartbeat()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var proxy = new FaultProxy(store.ConnectionString);
+        await using var node = await TestNode.Start(store, null, proxy);
+        await Deposits.Append(store.StartAppender(), 10);
+        await node.CatchUp();
+        var asked = 0;
+        await Beats(3); // what the last batch brought about is over
+        proxy.ToServer = _ =>
+        {
+            Interlocked.Increment(ref asked);
+            return Task.FromResult(true);
+        };
+
+        const int Heartbeats = 10;
+        await Beats(Heartbeats);
+
+        Assert.InRange(asked, Heartbeats - 1, Heartbeats * 3 / 2);
+
+        async Task Beats(int count)
+        {
+            for (var beat = 0; beat < count; beat++)
+            {
+                var last = await Expiry();
+                await Runs.Until(async () => await Expiry() != last, "the lease is renewed");
+            }
+        }
+
+        Task<DateTime> Expiry() => store.Value<DateTime>("select expires_at from daemon_lease");
+    }
+
+    [Fact]
+    public async Task comes_back_by_itself_when_the_database_was_away()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var proxy = new FaultProxy(store.ConnectionString);
+        await using var node = await TestNode.Start(store, null, proxy);
+        await node.Leads();
+        proxy.Away = true;
+        await Deposits.Append(store.StartAppender(), 30);
+        await Runs.Until(() => Task.FromResult(!node.Daemon.IsLeader), "the node knows that it has lost the lease");
+        Assert.False(await store.Value<bool>("select expires_at > clock_timestamp() from daemon_lease"));
+
+        proxy.Away = false;
+
+        await node.Leads();
+        await node.CatchUp();
+        await node.AssertViewsEqualTheLog();
+        Assert.True(await node.Views.IsKept(Ct));
+    }
+}

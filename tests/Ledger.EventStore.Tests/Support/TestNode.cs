@@ -1,0 +1,79 @@
+using Microsoft.Extensions.Logging.Abstractions;
+using Npgsql;
+
+namespace Ledger.EventStore.Tests.Support;
+
+/// <summary>A node that keeps views, with a pool of its own, perhaps behind a proxy.</summary>
+internal sealed class TestNode : IAsyncDisposable
+{
+    private readonly TestStore _store;
+
+    private TestNode(TestStore store, EventStoreOptions options, FaultProxy? proxy, TestView[] views)
+    {
+        _store = store;
+        Database = store.Connect(proxy);
+        Kept = views;
+        var clock = new LedgerClock(TimeProvider.System);
+        Views = new Views(Database, views, clock);
+        Daemon = new Daemon(
+            Database, new EventReader(Database, TestEvents.Types), views, TestStore.Migrations, Views, clock, options, NullLogger<Daemon>.Instance);
+    }
+
+    /// <summary>Quick to take over, so that tests need not wait.</summary>
+    public static EventStoreOptions Quick { get; } = new()
+    {
+        LeaseDuration = TimeSpan.FromSeconds(1), HeartbeatInterval = TimeSpan.FromMilliseconds(100), MaxProjectionBatch = 50,
+    };
+
+    public NpgsqlDataSource Database { get; }
+
+    public Views Views { get; }
+
+    public Daemon Daemon { get; }
+
+    public TestView[] Kept { get; }
+
+    public static async Task<TestNode> Start(TestStore store, EventStoreOptions? options = null, FaultProxy? proxy = null, params TestView[] views)
+    {
+        var node = new TestNode(store, options ?? Quick, proxy, views.Length > 0 ? views : [new Totals(), new Entries()]);
+        await node.Views.Register();
+        node.Daemon.Start();
+        return node;
+    }
+
+    public Task Leads() => Runs.Until(() => Task.FromResult(Daemon.IsLeader), "the node leads");
+
+    /// <summary>Returns when all its views have folded the log as it is now.</summary>
+    public async Task CatchUp()
+    {
+        var head = await _store.Reader.ReadHead();
+        Assert.True(await Views.WaitFor(Views.Names, head, Runs.Patience), $"views stand at {string.Join(", ", (await Views.Refresh()).Select(s => $"{s.Name} {s.Position} {s.State} {s.Error}"))}, not at {head}");
+    }
+
+    public async Task<ViewStatus> Status(string view) => (await Views.Refresh()).Single(s => s.Name == view);
+
+    public Task Becomes(string view, Func<ViewStatus, bool> so, string what) => Runs.Until(async () => so(await Status(view)), what);
+
+    /// <summary>Every view holds what a fold over the whole log gives, row for row.</summary>
+    public async Task AssertViewsEqualTheLog()
+    {
+        foreach (var view in Kept)
+        {
+            Assert.Equal(await _store.Lines(view.Truth), await _store.Lines($"select * from {view.Tables[0]} order by 1"));
+        }
+    }
+
+    public ValueTask DisposeAsync() => Daemon.DisposeAsync();
+}
+
+/// <summary>Deposits to a few accounts, and events no view folds among them.</summary>
+internal static class Deposits
+{
+    public static async Task Append(Appender appender, int requests, Random? chance = null)
+    {
+        chance ??= new Random(1);
+        await Task.WhenAll(Enumerable.Range(0, requests).Select(i => appender.Append(TestStore.Request(
+            $"s{i % 7}",
+            [.. Enumerable.Range(0, chance.Next(1, 4)).Select(_ => chance.Next(5) == 0 ? (object)new Ignored() : new Deposited($"a{chance.Next(9)}", chance.Next(100)))]))));
+    }
+}
