@@ -77,11 +77,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         };
         if (ids.Length > 0)
         {
-            commands.BatchCommands.Add(new NpgsqlBatchCommand(
-                """
-                select id, seq_id, stream_id, version, timestamp, headers ->> 'fingerprint', coalesce((headers ->> 'events')::int, 1)
-                from mt_events where id = any($1)
-                """)
+            commands.BatchCommands.Add(new NpgsqlBatchCommand($"select {EventReader.RequestColumns} from mt_events e where e.id = any($1)")
             {
                 Parameters = { Value(ids) },
             });
@@ -107,9 +103,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
             await reader.NextResultAsync(cancellation);
             while (await reader.ReadAsync(cancellation))
             {
-                _known[reader.GetGuid(0)] = new StoredRequest(
-                    reader.GetInt64(1), reader.GetInt32(6), reader.GetString(2), reader.GetInt64(3),
-                    reader.GetFieldValue<DateTimeOffset>(4), reader.IsDBNull(5) ? null : reader.GetString(5));
+                _known[reader.GetGuid(0)] = EventReader.ReadRequest(reader);
             }
         }
     }
@@ -127,7 +121,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
                 FirstPosition = stored.FirstPosition,
                 LastPosition = stored.LastPosition,
                 RecordedAt = stored.RecordedAt,
-                Version = stored.Version + pending.EventsOfFirstStream - 1,
+                Version = stored.LastVersion,
             };
         }
 
@@ -143,6 +137,8 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         }
 
         var first = _head + 1;
+        var firstStream = new StreamKey(request.TenantId, pending.Events[0].StreamId);
+        var firstVersion = _versions.GetValueOrDefault(firstStream) + 1;
         foreach (var pendingEvent in pending.Events)
         {
             var stream = new StreamKey(request.TenantId, pendingEvent.StreamId);
@@ -161,13 +157,12 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
             FirstPosition = first,
             LastPosition = _head,
             RecordedAt = _recordedAt,
-            Version = _versions[new StreamKey(request.TenantId, request.Appends[0].StreamId)],
+            Version = _versions[firstStream],
         };
         if (request.IdempotencyId is not null)
         {
             _known[pending.Id] = new StoredRequest(
-                first, pending.EventCount, pending.Events[0].StreamId, result.Version - pending.EventsOfFirstStream + 1, _recordedAt,
-                request.Fingerprint);
+                first, pending.EventCount, firstStream.StreamId, firstVersion, _recordedAt, request.Fingerprint) { LastVersion = result.Version };
         }
 
         return result;

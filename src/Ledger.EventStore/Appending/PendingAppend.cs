@@ -80,9 +80,6 @@ internal sealed class PendingAppend : IDisposable
     /// </summary>
     public (long FirstPosition, DateTimeOffset RecordedAt)? Attempt { get; set; }
 
-    /// <summary>How many of the events belong to the first stream.</summary>
-    public int EventsOfFirstStream => Events.Count(e => e.StreamId == Events[0].StreamId);
-
     public Task<AppendResult> Completion => _completion.Task;
 
     /// <summary>From here on the caller's cancellation takes the request out, until <see cref="TryStart"/>.</summary>

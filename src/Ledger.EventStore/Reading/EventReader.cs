@@ -17,6 +17,15 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     internal const string Columns =
         "e.seq_id, e.id, e.tenant_id, e.stream_id, e.version, e.type, e.timestamp, e.data, e.user_name, e.correlation_id, e.causation_id, e.headers ->> 'traceparent'";
 
+    /// <summary>A request, by its first event e. What a Marten program appended has no such headers; each of its events is its own request.</summary>
+    internal const string RequestColumns =
+        """
+        e.id, e.seq_id, coalesce((e.headers ->> 'events')::int, 1), e.stream_id, e.version, e.timestamp, e.headers ->> 'fingerprint',
+        (select max(l.version) from mt_events l
+         where l.seq_id between e.seq_id and e.seq_id + coalesce((e.headers ->> 'events')::int, 1) - 1
+           and l.tenant_id = e.tenant_id and l.stream_id = e.stream_id)
+        """;
+
     /// <summary>
     /// The events of a stream in order of version, from <paramref name="fromVersion"/> up to and including
     /// <paramref name="toVersion"/>, streamed. Costs what it returns: one range of the index on (tenant, stream, version).
@@ -114,15 +123,10 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     /// <summary>What was stored under an id derived from an idempotency key: the first event of that request, or null.</summary>
     public async Task<StoredRequest?> FindRequest(Guid id, CancellationToken cancellation = default)
     {
-        await using var command = database.CreateCommand(
-            "select seq_id, stream_id, version, timestamp, headers ->> 'fingerprint', coalesce((headers ->> 'events')::int, 1) from mt_events where id = $1");
+        await using var command = database.CreateCommand($"select {RequestColumns} from mt_events e where e.id = $1");
         command.Parameters.Add(new NpgsqlParameter<Guid> { TypedValue = id });
         await using var reader = await command.ExecuteReaderAsync(cancellation);
-        return await reader.ReadAsync(cancellation)
-            ? new StoredRequest(
-                reader.GetInt64(0), reader.GetInt32(5), reader.GetString(1), reader.GetInt64(2),
-                reader.GetFieldValue<DateTimeOffset>(3), reader.IsDBNull(4) ? null : reader.GetString(4))
-            : null;
+        return await reader.ReadAsync(cancellation) ? ReadRequest(reader) : null;
     }
 
     /// <summary>
@@ -216,6 +220,13 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return page;
     }
 
+    internal static StoredRequest ReadRequest(NpgsqlDataReader reader) => new(
+        reader.GetInt64(1), reader.GetInt32(2), reader.GetString(3), reader.GetInt64(4),
+        reader.GetFieldValue<DateTimeOffset>(5), reader.IsDBNull(6) ? null : reader.GetString(6))
+    {
+        LastVersion = reader.GetInt64(7),
+    };
+
     internal static string ProgressionName(string view) => $"{view}:All";
 
     internal static RecordedEvent Read(NpgsqlDataReader reader, EventTypes types, int firstColumn = 0)
@@ -267,6 +278,9 @@ public sealed record StreamTail(long Version, IReadOnlyList<RecordedEvent> Event
 public sealed record StoredRequest(
     long FirstPosition, int Events, string StreamId, long Version, DateTimeOffset RecordedAt, string? Fingerprint)
 {
+    /// <summary>The version of its first event's stream after it.</summary>
+    public required long LastVersion { get; init; }
+
     /// <summary>The position of its last event; a request's events lie side by side.</summary>
     public long LastPosition => FirstPosition + Events - 1;
 }
