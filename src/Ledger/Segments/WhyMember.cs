@@ -125,8 +125,10 @@ public sealed class WhyMemberReader(ViewDatabase views, UserSegmentsReader segme
         return new MembershipReason(
             userId, slug, asOf.At, holds || rolledOut, reason, bucket, life.Percent, joinedAt,
             holds || !rolledOut ? stay?.ExpiresAt : null,
-            holds || rolledOut ? null : stay?.EndedAt ?? (stay is null ? null : ranOut ? stay.ExpiresAt : life.DeletedAt));
+            holds || rolledOut || stay is null ? null : stay.EndedAt ?? Earlier(ranOut ? stay.ExpiresAt : null, life.DeletedAt));
     }
+
+    private static DateTimeOffset? Earlier(DateTimeOffset? one, DateTimeOffset? other) => one is null || other < one ? other : one;
 
     /// <summary>The last life of slug $4 that had begun by $2 and position $3, with the percentage in force then.</summary>
     private const string LastLife =
