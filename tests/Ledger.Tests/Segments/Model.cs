@@ -47,7 +47,8 @@ internal sealed record Model
     public Model Create(string slug, decimal percent, TimeSpan? defaultTtl, DateTimeOffset now) =>
         this with { Lives = Lives.Add(new Life(slug, now, null, defaultTtl, [(now, percent)])) };
 
-    public Model Change(string slug, Func<Life, Life> change) => LiveOf(slug) is { } life ? this with { Lives = Lives.SetItem(life, change(Lives[life])) } : this;
+    public Model Change(string slug, Func<Life, Life> change) =>
+        LiveOf(slug) is { } life && change(Lives[life]) is var changed && changed != Lives[life] ? this with { Lives = Lives.SetItem(life, changed) } : this;
 
     public (Model Model, string Outcome) Join(string user, string slug, Term term, string source, DateTimeOffset now)
     {
