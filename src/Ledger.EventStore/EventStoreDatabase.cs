@@ -32,12 +32,13 @@ public static class EventStoreDatabase
     public static NpgsqlDataSource Connect(
         string connectionString, EventStoreOptions options, string applicationName, int maxPoolSize, ILoggerFactory? loggers = null)
     {
+        var given = new NpgsqlConnectionStringBuilder(connectionString).Options;
         var builder = new NpgsqlDataSourceBuilder(connectionString)
         {
             ConnectionStringBuilder =
             {
                 SearchPath = options.Schema,
-                Options = $"{IndexPlansOnly} -c idle_in_transaction_session_timeout={(int)MaxIdleInTransaction.TotalMilliseconds}",
+                Options = $"{given} {IndexPlansOnly} -c idle_in_transaction_session_timeout={(int)MaxIdleInTransaction.TotalMilliseconds}".TrimStart(),
                 ApplicationName = applicationName,
                 MaxAutoPrepare = MaxPreparedStatements,
                 AutoPrepareMinUsages = 2,

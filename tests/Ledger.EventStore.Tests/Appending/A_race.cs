@@ -114,7 +114,15 @@ public sealed class A_race(PostgresFixture postgres)
             await NaiveLog.Insert(quick);
         }
 
-        var delivered = new List<(long Position, Guid Id)>(await log.ReadAfter(0));
+        // A gate on the oldest transaction waits for those of other tests as well.
+        var delivered = new List<(long Position, Guid Id)>();
+        await Runs.Until(
+            async () =>
+            {
+                delivered = [.. await log.ReadAfter(0)];
+                return delivered.Count > 0;
+            },
+            "the reader sees what the quick writer has stored");
         Assert.Single(delivered);
         await end(slow);
         await transaction.CommitAsync(Ct);
