@@ -15,7 +15,7 @@ public sealed class The_service(TestNode node, ITestOutputHelper output) : IClas
     {
         output.WriteLine($"LEDGER_TEST_SEED={LongTests.Seed}");
         var sequences = new List<Sequence>();
-        for (var i = 0; i < (LongTests.Wanted ? 100 : 6); i++)
+        for (var i = 0; i < (LongTests.Wanted ? 100 : 4); i++)
         {
             var sequence = new Sequence(node, $"m{i}", new Random(unchecked(LongTests.Seed + i)));
             sequences.Add(sequence);
