@@ -51,7 +51,12 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         string tenantId, string[] streamIds, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
         await using var command = database.CreateCommand(
-            $"select {Columns} from mt_events e where e.tenant_id = $1 and e.stream_id = any($2) order by e.stream_id, e.version");
+            $"""
+             select {Columns}
+             from unnest($2) with ordinality k (stream_id, ordinal)
+             cross join lateral (select * from mt_events n where n.tenant_id = $1 and n.stream_id = k.stream_id offset 0) e
+             order by k.ordinal, e.version
+             """);
         command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = tenantId });
         command.Parameters.Add(new NpgsqlParameter<string[]> { TypedValue = streamIds, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text });
         await using var reader = await command.ExecuteReaderAsync(cancellation);
