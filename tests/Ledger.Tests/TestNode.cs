@@ -4,6 +4,7 @@ using System.Text;
 using System.Text.Json;
 using Ledger.EventStore;
 using Ledger.Hosting;
+using Ledger.Http;
 using Ledger.Segments;
 using Ledger.Testing;
 using Microsoft.AspNetCore.Builder;
@@ -29,7 +30,7 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
 
     public string Database { get; private set; } = "";
 
-    public HttpClient Http { get; private set; } = null!;
+    public HttpClient Client { get; private set; } = null!;
 
     public IServiceProvider Services => _app!.Services;
 
@@ -60,12 +61,12 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
         var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", SweepInterval = TimeSpan.FromHours(1), PoolSize = 20 };
         _app = LedgerHost.Build(settings, Database, WallClock ?? Clock, builder => builder.Logging.ClearProviders().AddProvider(new ErrorLog(_errors)));
         await _app.StartAsync();
-        Http = new HttpClient { BaseAddress = new Uri(_app.Urls.Single()), Timeout = TimeSpan.FromSeconds(60) };
+        Client = new HttpClient { BaseAddress = new Uri(_app.Urls.Single()), Timeout = TimeSpan.FromSeconds(60) };
     }
 
     public async ValueTask DisposeAsync()
     {
-        Http.Dispose();
+        Client.Dispose();
         await _app!.DisposeAsync();
     }
 
@@ -118,6 +119,8 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
             request.Content = new StringContent(body as string ?? JsonSerializer.Serialize(body, JsonSerializerOptions.Web), Encoding.UTF8, "application/json");
         }
 
+        // A body that is too large is refused while it is being sent, which a client may take for a broken connection.
+        request.Headers.ExpectContinue = body is string { Length: > Limits.MaxCommandBodyBytes };
         foreach (var (name, value) in headers)
         {
             request.Headers.TryAddWithoutValidation(name, value);
@@ -128,7 +131,7 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
 
     public async Task<Answer> Send(HttpRequestMessage request)
     {
-        using var response = await Http.SendAsync(request, Cancellation);
+        using var response = await Client.SendAsync(request, Cancellation);
         var answer = new Answer(
             response.StatusCode,
             response.Headers.Concat(response.Content.Headers).ToDictionary(h => h.Key, h => string.Join(", ", h.Value), StringComparer.OrdinalIgnoreCase),
