@@ -113,7 +113,7 @@ public sealed class CommandHandler(Appender appender, EventReader reader)
             {
                 FirstPosition = stored.FirstPosition,
                 Position = stored.LastPosition,
-                Version = stored.Version + stored.Events - 1,
+                Version = stored.LastVersion,
                 RecordedAt = stored.RecordedAt,
                 Replayed = true,
             };

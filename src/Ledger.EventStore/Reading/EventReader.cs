@@ -46,7 +46,7 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         }
     }
 
-    /// <summary>All events of several short streams of one tenant, stream by stream, in order of version.</summary>
+    /// <summary>All events of several short streams of one tenant, stream by stream as they are named, each in order of version.</summary>
     public async IAsyncEnumerable<RecordedEvent> ReadStreams(
         string tenantId, string[] streamIds, [EnumeratorCancellation] CancellationToken cancellation = default)
     {

@@ -30,10 +30,13 @@ public sealed class PrivateCluster : IAsyncDisposable
     private static readonly TimeSpan PollInterval = TimeSpan.FromMilliseconds(10);
     private static readonly TimeSpan SlowStart = TimeSpan.FromSeconds(3);
 
+    /// <summary>An eighth of the memory, from 128 MB to 1 GB.</summary>
+    private static long SharedBuffersMegabytes => Math.Clamp(GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 8 / 1_048_576, 128, 1_024);
+
     /// <summary>Durability is PostgreSQL's default (fsync, full_page_writes, synchronous_commit), so it is not repeated here.</summary>
     private static readonly Dictionary<string, string> DefaultSettings = new()
     {
-        ["shared_buffers"] = "256MB",
+        ["shared_buffers"] = $"{SharedBuffersMegabytes}MB",
         ["max_connections"] = "100",
         ["max_wal_size"] = "4GB",
         ["wal_compression"] = "on",

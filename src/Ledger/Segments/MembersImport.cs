@@ -82,7 +82,8 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
                 }
             }
 
-            var users = lines.Where(l => l.Rejection is null).GroupBy(l => l.UserId, (id, its) => new UserLines(id, [.. its])).ToArray();
+            var users = lines.Where(l => l.Rejection is null).GroupBy(l => l.UserId, (id, its) => new UserLines(id, [.. its]))
+                .OrderBy(u => u.UserId, StringComparer.Ordinal).ToArray(); // so that neighbours in an index are touched together
             while (users.Length > 0)
             {
                 await StoreUntilDone(Array.ConvertAll(users, u => u with { Lines = [.. u.Lines.Take(MaxLinesOfUser)] }), cancellation);
@@ -119,23 +120,24 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
             var now = clock.GetUtcNow();
             var appends = new Task<AppendResult>?[pending.Length];
             var decided = new List<(ImportLine Line, Outcome Outcome, Rejection? Rejection)>[pending.Length];
+            var onSegment = new StreamCondition(Segment.StreamOf(slug), segment.Version);
             for (var i = 0; i < pending.Length; i++)
             {
                 (var events, decided[i]) = Decide(pending[i], loaded[i], segment, now);
-                appends[i] = events.Count == 0 ? null : appender.Append(
-                    new AppendRequest
-                    {
-                        TenantId = context.TenantId,
-                        Appends = [new StreamAppend(User.StreamOf(pending[i].UserId), User.StreamType, events)],
-                        Conditions =
-                        [
-                            new StreamCondition(User.StreamOf(pending[i].UserId), loaded[i].Version),
-                            new StreamCondition(Segment.StreamOf(slug), segment.Version),
-                        ],
-                        Actor = context.Actor,
-                        CorrelationId = context.CorrelationId,
-                    },
-                    cancellation);
+                if (events.Count > 0)
+                {
+                    var stream = User.StreamOf(pending[i].UserId);
+                    appends[i] = appender.Append(
+                        new AppendRequest
+                        {
+                            TenantId = context.TenantId,
+                            Appends = [new StreamAppend(stream, User.StreamType, events)],
+                            Conditions = [new StreamCondition(stream, loaded[i].Version), onSegment],
+                            Actor = context.Actor,
+                            CorrelationId = context.CorrelationId,
+                        },
+                        CancellationToken.None); // a chunk that has begun is stored, as its request would be half done otherwise
+                }
             }
 
             await Task.WhenAll(appends.OfType<Task<AppendResult>>());

@@ -43,7 +43,7 @@ public sealed class Reading_streams(PostgresFixture postgres)
 
         var read = await store.Reader.ReadStreams(Tenant, ["c", "a", "missing"], Ct).ToListAsync(Ct);
 
-        Assert.Equal([("a", 1, 2), ("a", 2, 5), ("c", 1, 3)], read.Select(e => (e.StreamId, e.Version, e.Position)));
+        Assert.Equal([("c", 1, 3), ("a", 1, 2), ("a", 2, 5)], read.Select(e => (e.StreamId, e.Version, e.Position)));
     }
 
     [Fact]
