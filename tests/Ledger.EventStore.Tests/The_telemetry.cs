@@ -92,6 +92,7 @@ public sealed class The_telemetry(PostgresFixture postgres)
         await node.Becomes("Entries", s => s.State == "failed", "the view fails");
         await Runs.Until(() => Task.FromResult(node.Views.Latest.Any(s => s.State == "failed")), "the node hears of it");
         await Runs.Until(() => Task.FromResult(seen.ContainsKey(("ledger.projection.failures", "view=Entries"))), "the failure is counted");
+        await Runs.Until(() => Task.FromResult(seen.Keys.Any(s => s.Name == "ledger.projection.batch.duration")), "the batch of the other view is measured");
         listener.RecordObservableInstruments();
 
         Assert.Equal(
