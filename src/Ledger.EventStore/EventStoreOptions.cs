@@ -19,7 +19,7 @@ public sealed record EventStoreOptions
     public const int MaxEventBytes = 64 * 1024;
 
     /// <summary>Events of one request: they are stored in one transaction, whole or not at all.</summary>
-    public const int MaxRequestEvents = 1_000;
+    public const int MaxRequestEvents = 10_000;
 
     /// <summary>Events the daemon folds in one transaction.</summary>
     public const int DefaultMaxProjectionBatch = 5_000;

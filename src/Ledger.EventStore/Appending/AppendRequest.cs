@@ -6,6 +6,9 @@ public readonly record struct StreamAppend(string StreamId, string Type, IReadOn
 /// <summary>A stream's version that a decision rested on; 0: the stream did not exist.</summary>
 public readonly record struct StreamCondition(string StreamId, long ExpectedVersion);
 
+/// <summary>What an event is known by, and a digest of what it was made of: the same id with another digest is a conflict.</summary>
+public readonly record struct EventIdentity(Guid Id, string Fingerprint);
+
 /// <summary>What one command wants stored: whole or not at all, side by side in the log.</summary>
 public sealed record AppendRequest
 {
@@ -23,6 +26,18 @@ public sealed record AppendRequest
 
     /// <summary>A digest of what was asked for. The same id with another fingerprint is a conflict.</summary>
     public string? Fingerprint { get; init; }
+
+    /// <summary>
+    /// An identity of each event, in their order, instead of one of the request: those that are stored already are left out, and
+    /// so, unless <see cref="AllOrNothing"/>, are those whose id was used for something else.
+    /// </summary>
+    public IReadOnlyList<EventIdentity>? Identities { get; init; }
+
+    /// <summary>With <see cref="Identities"/>: one id that was used for something else refuses the whole request.</summary>
+    public bool AllOrNothing { get; init; }
+
+    /// <summary>Ids of events that must not be stored, such as that of an event which would rule these out.</summary>
+    public IReadOnlyList<Guid> Absent { get; init; } = [];
 
     /// <summary>Who causes the events.</summary>
     public string? Actor { get; init; }
@@ -46,7 +61,7 @@ public enum AppendOutcome
     /// <summary>Something else had been stored under the same id; nothing is stored now.</summary>
     KeyReused,
 
-    /// <summary>A stream has another version than the decision rested on; nothing is stored.</summary>
+    /// <summary>A stream has another version than the decision rested on, or an event is there that must not be; nothing is stored.</summary>
     ConditionFailed,
 }
 
@@ -70,4 +85,16 @@ public sealed record AppendResult(AppendOutcome Outcome)
 
     /// <summary>The version found where a condition failed.</summary>
     public long ActualVersion { get; init; }
+
+    /// <summary>The event that was found although it was to be absent.</summary>
+    public Guid? Found { get; init; }
+
+    /// <summary>What became of each event of a request with <see cref="AppendRequest.Identities"/>, in their order; empty for others.</summary>
+    public IReadOnlyList<EventResult> Events { get; init; } = [];
 }
+
+/// <summary>
+/// What became of one event: stored, found stored, or (with the position of what was found) its id used for something else. When
+/// its whole request was refused, those that might have been stored have position 0.
+/// </summary>
+public readonly record struct EventResult(AppendOutcome Outcome, long Position, DateTimeOffset RecordedAt);

@@ -53,20 +53,57 @@ public sealed partial class Appender : IAsyncDisposable
     public async Task<AppendResult> Append(AppendRequest request, CancellationToken cancellation = default)
     {
         using var activity = Telemetry.Source.StartActivity("append", ActivityKind.Producer);
-        using var pending = new PendingAppend(request, _types);
+        var completion = new AppendCompletion(1);
+        using var pending = new PendingAppend(request, _types, completion);
         cancellation.ThrowIfCancellationRequested();
         if (!_queue.Writer.TryWrite(pending))
         {
-            throw _queue.Reader.Completion.IsCompleted || _stopping
-                ? new EventStoreUnavailableException("The service is stopping.", outcomeUnknown: false)
-                : new AppendQueueFullException(_options.QueueCapacity);
+            throw _queue.Reader.Completion.IsCompleted || _stopping ? Stopping() : new AppendQueueFullException(_options.QueueCapacity);
         }
 
         pending.WatchCancellation(cancellation);
-        var result = await pending.Completion;
+        var result = (await completion.Results)[0];
         activity?.SetTag("ledger.position", result.LastPosition);
         activity?.SetTag("ledger.append.outcome", result.Outcome.ToString());
         return result;
+    }
+
+    /// <summary>
+    /// Stores many requests, each on its own, in their order, and waits for room in the queue where there is none: for what is
+    /// streamed. Returns what became of each.
+    /// </summary>
+    /// <exception cref="EventStoreUnavailableException">The database is away. Some of them may be stored.</exception>
+    public async Task<AppendResult[]> AppendMany(IReadOnlyList<AppendRequest> requests)
+    {
+        if (requests.Count == 0)
+        {
+            return [];
+        }
+
+        using var activity = Telemetry.Source.StartActivity("append", ActivityKind.Producer);
+        var completion = new AppendCompletion(requests.Count);
+        var pending = new PendingAppend[requests.Count];
+        for (var i = 0; i < pending.Length; i++)
+        {
+            pending[i] = new PendingAppend(requests[i], _types, completion, i);
+        }
+
+        try
+        {
+            foreach (var request in pending)
+            {
+                if (!_queue.Writer.TryWrite(request))
+                {
+                    await _queue.Writer.WriteAsync(request);
+                }
+            }
+        }
+        catch (ChannelClosedException)
+        {
+            throw Stopping();
+        }
+
+        return await completion.Results;
     }
 
     /// <summary>Takes no more requests and returns when all that wait are answered.</summary>
@@ -89,6 +126,8 @@ public sealed partial class Appender : IAsyncDisposable
 
         return (long)key;
     }
+
+    private static EventStoreUnavailableException Stopping() => new("The service is stopping.", outcomeUnknown: false);
 
     private async Task GatherAndStore()
     {

@@ -10,13 +10,15 @@ internal sealed class PendingAppend : IDisposable
 {
     private const int Waiting = 0, Started = 1, Withdrawn = 2;
 
-    private readonly TaskCompletionSource<AppendResult> _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly AppendCompletion _completion;
+    private readonly int _place;
     private CancellationTokenRegistration _cancellation;
     private int _state = Waiting;
 
-    public PendingAppend(AppendRequest request, EventTypes types)
+    public PendingAppend(AppendRequest request, EventTypes types, AppendCompletion completion, int place = 0)
     {
         Request = request;
+        (_completion, _place) = (completion, place);
         Id = request.IdempotencyId ?? EventId.New();
         Enqueued = Stopwatch.GetTimestamp();
         Check(request.TenantId, request.Actor, request.CorrelationId, request.CausationId);
@@ -38,7 +40,13 @@ internal sealed class PendingAppend : IDisposable
             throw new ArgumentException($"A request holds 1 to {EventStoreOptions.MaxRequestEvents} events, not {EventCount}.", nameof(request));
         }
 
-        Headers = MakeHeaders();
+        if (request.Identities is { } identities && (identities.Count != EventCount || request.IdempotencyId is not null))
+        {
+            throw new ArgumentException("A request has one id, or one for each of its events.", nameof(request));
+        }
+
+        var traceParent = Activity.Current is { IdFormat: ActivityIdFormat.W3C, Recorded: true, Id: { } trace } ? trace : null;
+        var headers = request.Identities is null ? MakeHeaders(EventCount, request.Fingerprint, traceParent) : null;
         Events = new PendingEvent[EventCount];
         var index = 0;
         foreach (var append in request.Appends)
@@ -53,7 +61,9 @@ internal sealed class PendingAppend : IDisposable
                 }
 
                 Bytes += json.Length;
-                Events[index] = new PendingEvent(append.StreamId, append.Type, type, json, EventId.Next(Id, index));
+                Events[index] = request.Identities is { } ids
+                    ? new PendingEvent(append.StreamId, append.Type, type, json, ids[index].Id, MakeHeaders(1, ids[index].Fingerprint, traceParent))
+                    : new PendingEvent(append.StreamId, append.Type, type, json, EventId.Next(Id, index), headers);
                 index++;
             }
         }
@@ -70,17 +80,13 @@ internal sealed class PendingAppend : IDisposable
 
     public int Bytes { get; }
 
-    public string? Headers { get; }
-
     public long Enqueued { get; }
 
     /// <summary>
-    /// Where and when the last transaction tried to store this request: finding its id just there afterwards means that it
-    /// succeeded; finding it elsewhere, that another request had the same key.
+    /// What the last transaction that tried to store this request would have answered: finding its events just there afterwards
+    /// means that it succeeded; finding them elsewhere, that another request had the same key.
     /// </summary>
-    public (long FirstPosition, DateTimeOffset RecordedAt)? Attempt { get; set; }
-
-    public Task<AppendResult> Completion => _completion.Task;
+    public AppendResult? Attempt { get; set; }
 
     /// <summary>From here on the caller's cancellation takes the request out, until <see cref="TryStart"/>.</summary>
     public void WatchCancellation(CancellationToken cancellation) =>
@@ -89,7 +95,7 @@ internal sealed class PendingAppend : IDisposable
             var pending = (PendingAppend)self!;
             if (Interlocked.CompareExchange(ref pending._state, Withdrawn, Waiting) == Waiting)
             {
-                pending._completion.TrySetCanceled(token);
+                pending._completion.Cancel(token);
             }
         }, this);
 
@@ -98,13 +104,13 @@ internal sealed class PendingAppend : IDisposable
 
     public void Complete(AppendResult result)
     {
-        _completion.TrySetResult(result);
+        _completion.Complete(_place, result);
         Telemetry.AppendRequests.Add(1, new KeyValuePair<string, object?>("outcome", OutcomeName(result.Outcome)));
     }
 
     public void Fail(Exception exception)
     {
-        _completion.TrySetException(exception);
+        _completion.Fail(exception);
         Telemetry.AppendRequests.Add(1, new KeyValuePair<string, object?>("outcome", "failed"));
     }
 
@@ -115,7 +121,8 @@ internal sealed class PendingAppend : IDisposable
     {
         foreach (var text in texts)
         {
-            for (var rest = text.AsSpan(); !rest.IsEmpty;)
+            var isOrdinary = !text.AsSpan().ContainsAnyInRange('\uD800', '\uDFFF') && !text.AsSpan().Contains('\0');
+            for (var rest = isOrdinary ? [] : text.AsSpan(); !rest.IsEmpty;)
             {
                 if (Rune.DecodeFromUtf16(rest, out var rune, out var length) != OperationStatus.Done || rune.Value == 0)
                 {
@@ -135,27 +142,32 @@ internal sealed class PendingAppend : IDisposable
         _ => "condition_failed",
     };
 
-    /// <summary>The events' headers: how many events the request has, what it asked for, and the trace that caused it; null for none.</summary>
-    private string? MakeHeaders()
+    /// <summary>An event's headers: how many events it stands for, what was asked for, and the trace that caused it; null for none.</summary>
+    private static string? MakeHeaders(int events, string? fingerprint, string? traceParent)
     {
-        var headers = new StringBuilder();
-        if (EventCount > 1)
+        if (events == 1 && fingerprint is null && traceParent is null)
         {
-            headers.Append(",\"events\":").Append(EventCount);
+            return null;
         }
 
-        if (Request.Fingerprint is { } fingerprint)
+        var headers = new StringBuilder();
+        if (events > 1)
+        {
+            headers.Append(",\"events\":").Append(events);
+        }
+
+        if (fingerprint is not null)
         {
             headers.Append(",\"fingerprint\":\"").Append(JsonEncodedText.Encode(fingerprint)).Append('"');
         }
 
-        if (Activity.Current is { IdFormat: ActivityIdFormat.W3C, Recorded: true, Id: { } traceParent })
+        if (traceParent is not null)
         {
             headers.Append(",\"traceparent\":\"").Append(traceParent).Append('"');
         }
 
-        return headers.Length == 0 ? null : headers.Replace(',', '{', 0, 1).Append('}').ToString();
+        return headers.Replace(',', '{', 0, 1).Append('}').ToString();
     }
 }
 
-internal readonly record struct PendingEvent(string StreamId, string StreamType, EventType Type, byte[] Json, Guid Id);
+internal readonly record struct PendingEvent(string StreamId, string StreamType, EventType Type, byte[] Json, Guid Id, string? Headers);

@@ -118,7 +118,8 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
                 ? await users.Load(context.TenantId, Array.ConvertAll(pending, p => p.UserId), segment.Id, cancellation)
                 : [.. pending.Select(_ => new LoadedMemberships(UserMemberships.None, 0))];
             var now = clock.GetUtcNow();
-            var appends = new Task<AppendResult>?[pending.Length];
+            var appends = new List<AppendRequest>(pending.Length);
+            var places = new List<int>(pending.Length);
             var decided = new List<(ImportLine Line, Outcome Outcome, Rejection? Rejection)>[pending.Length];
             var onSegment = new StreamCondition(Segment.StreamOf(slug), segment.Version);
             for (var i = 0; i < pending.Length; i++)
@@ -127,30 +128,33 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
                 if (events.Count > 0)
                 {
                     var stream = User.StreamOf(pending[i].UserId);
-                    appends[i] = appender.Append(
-                        new AppendRequest
-                        {
-                            TenantId = context.TenantId,
-                            Appends = [new StreamAppend(stream, User.StreamType, events)],
-                            Conditions = [new StreamCondition(stream, loaded[i].Version), onSegment],
-                            Actor = context.Actor,
-                            CorrelationId = context.CorrelationId,
-                        },
-                        CancellationToken.None); // a chunk that has begun is stored, as its request would be half done otherwise
+                    places.Add(i);
+                    appends.Add(new AppendRequest
+                    {
+                        TenantId = context.TenantId,
+                        Appends = [new StreamAppend(stream, User.StreamType, events)],
+                        Conditions = [new StreamCondition(stream, loaded[i].Version), onSegment],
+                        Actor = context.Actor,
+                        CorrelationId = context.CorrelationId,
+                    });
+                }
+                else
+                {
+                    Count(decided[i], position: 0);
                 }
             }
 
-            await Task.WhenAll(appends.OfType<Task<AppendResult>>());
             var left = new List<UserLines>();
-            for (var i = 0; i < pending.Length; i++)
+            foreach (var (place, result) in places.Zip(await appender.AppendMany(appends)))
             {
-                if (appends[i]?.Result is { Outcome: AppendOutcome.ConditionFailed })
+                if (result.Outcome == AppendOutcome.ConditionFailed)
                 {
-                    left.Add(pending[i]);
-                    continue;
+                    left.Add(pending[place]);
                 }
-
-                Count(decided[i], appends[i]?.Result.LastPosition ?? 0);
+                else
+                {
+                    Count(decided[place], result.LastPosition);
+                }
             }
 
             return [.. left];

@@ -104,6 +104,64 @@ public sealed class A_batch(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task of_many_rows_stores_them_as_one_of_few_does()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        await appender.Append(Request("s0", new Noted("first")), Ct);
+        AppendRequest[] few = [.. Enumerable.Range(0, 100).Select(i => Of("few", i))], many = [.. Enumerable.Range(0, 1_000).Select(i => Of("many", i))];
+
+        await store.AppendTogether(appender, few);
+        await store.AppendTogether(appender, many);
+
+        Assert.Equal(1_101, await store.Reader.ReadHead(Ct));
+        const string Rows =
+            """
+            select row_number() over (order by e.seq_id) as n, e.version, e.data, e.type, e.tenant_id, e.mt_dotnet_type, e.correlation_id, e.causation_id,
+              e.headers - 'fingerprint', e.user_name, e.is_archived, e.bdata, s.type as kind, s.is_archived as closed, s.timestamp = e.timestamp, s.created <= e.timestamp
+            from mt_events e join mt_streams s on s.tenant_id = e.tenant_id and s.id = e.stream_id where e.correlation_id like '{0}-%' and (e.data ->> 'text')::int < 100
+            """;
+        Assert.Equal(
+            await store.Lines(Rows.Replace("{0}", "few", StringComparison.Ordinal)),
+            (await store.Lines(Rows.Replace("{0}", "many", StringComparison.Ordinal))).Select(l => l.Replace("many", "few", StringComparison.Ordinal)));
+        await store.AssertSound();
+
+        static AppendRequest Of(string name, int i) => Keyed($"{name}{i}", $"{name}{i}", events: new Noted($"{i}")) with
+        {
+            Actor = i % 2 == 0 ? "anna" : null, CorrelationId = $"{name}-{i}", CausationId = i % 3 == 0 ? "ä \\ \t" : null,
+        };
+    }
+
+    [Fact]
+    public async Task may_be_larger_than_the_queue_for_those_who_stream()
+    {
+        await using var store = await TestStore.Create(postgres, new EventStoreOptions { QueueCapacity = 10, MaxBatchEvents = 7 });
+        var appender = store.StartAppender();
+
+        var results = await appender.AppendMany(
+            [.. Enumerable.Range(0, 100).Select(i => Request($"s{i % 50}", new Noted($"{i}")) with { Conditions = i == 42 ? [new("s42", 9)] : [] })]);
+
+        Assert.Equal(99, results.Count(r => r.Outcome == AppendOutcome.Appended));
+        Assert.Equal(AppendOutcome.ConditionFailed, results[42].Outcome);
+        Assert.Equal(
+            Enumerable.Range(0, 100).Where(i => i != 42).Select(i => $"{i}"), (await store.Log()).Select(e => ((Noted)e.Data!).Text));
+        Assert.Empty(await appender.AppendMany([]));
+        await store.AssertSound();
+    }
+
+    [Fact]
+    public async Task of_those_who_stream_is_refused_when_the_appender_has_stopped()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        await appender.DisposeAsync();
+
+        var refusal = await Assert.ThrowsAsync<EventStoreUnavailableException>(() => appender.AppendMany([Request("a", new Ignored())]));
+
+        Assert.False(refusal.OutcomeUnknown);
+    }
+
+    [Fact]
     public async Task gives_way_to_a_program_that_numbers_without_the_lock()
     {
         await using var store = await TestStore.Create(postgres);

@@ -193,7 +193,7 @@ public sealed class A_lost_connection(PostgresFixture postgres)
         ((await append).Outcome, (await append).FirstPosition);
 
     /// <summary>Cuts each connection's next commit, once a connection that stores and once the one before it.</summary>
-    private static void CutOnceAfterCommit(FaultProxy proxy)
+    internal static void CutOnceAfterCommit(FaultProxy proxy)
     {
         var left = 2;
         proxy.ToClient = piece => Task.FromResult(!(FaultProxy.SaysCommitted(piece) && Interlocked.Decrement(ref left) >= 0));
