@@ -10,7 +10,11 @@ public sealed record CommandContext(string TenantId, string? Actor, string? Corr
 /// A decision with what it rests on: the stream its events belong to, and the versions (its own stream's among them) that must
 /// still hold when they are stored.
 /// </summary>
-public sealed record Decided(Decision Decision, string StreamId, string StreamType, params IReadOnlyList<StreamCondition> Conditions);
+public sealed record Decided(Decision Decision, string StreamId, string StreamType, params IReadOnlyList<StreamCondition> Conditions)
+{
+    /// <summary>What the same facts mean for other streams: stored right after the decision's events, in the same transaction.</summary>
+    public IReadOnlyList<StreamAppend> Beside { get; init; } = [];
+}
 
 /// <summary>What became of a command.</summary>
 public sealed record CommandResult
@@ -73,7 +77,7 @@ public sealed class CommandHandler(Appender appender, EventReader reader)
                 new AppendRequest
                 {
                     TenantId = context.TenantId,
-                    Appends = [new StreamAppend(decided.StreamId, decided.StreamType, decided.Decision.Events)],
+                    Appends = [new StreamAppend(decided.StreamId, decided.StreamType, decided.Decision.Events), .. decided.Beside],
                     Conditions = decided.Conditions,
                     IdempotencyId = id,
                     Fingerprint = context.Fingerprint,

@@ -47,18 +47,24 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     }
 
     /// <summary>All events of several short streams of one tenant, stream by stream as they are named, each in order of version.</summary>
+    public IAsyncEnumerable<RecordedEvent> ReadStreams(string tenantId, string[] streamIds, CancellationToken cancellation = default) =>
+        ReadStreams(tenantId, streamIds, new long[streamIds.Length], cancellation);
+
+    /// <summary>The events of several streams of one tenant after a version of each, stream by stream as they are named, each in order of version.</summary>
     public async IAsyncEnumerable<RecordedEvent> ReadStreams(
-        string tenantId, string[] streamIds, [EnumeratorCancellation] CancellationToken cancellation = default)
+        string tenantId, string[] streamIds, long[] afterVersions, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
         await using var command = database.CreateCommand(
             $"""
              select {Columns}
-             from unnest($2) with ordinality k (stream_id, ordinal)
-             cross join lateral (select * from mt_events n where n.tenant_id = $1 and n.stream_id = k.stream_id offset 0) e
+             from unnest($2, $3) with ordinality k (stream_id, after_version, ordinal)
+             cross join lateral (
+               select * from mt_events n where n.tenant_id = $1 and n.stream_id = k.stream_id and n.version > k.after_version offset 0) e
              order by k.ordinal, e.version
              """);
         command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = tenantId });
         command.Parameters.Add(new NpgsqlParameter<string[]> { TypedValue = streamIds, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text });
+        command.Parameters.Add(new NpgsqlParameter<long[]> { TypedValue = afterVersions });
         await using var reader = await command.ExecuteReaderAsync(cancellation);
         while (await reader.ReadAsync(cancellation))
         {
@@ -93,6 +99,13 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
 
             afterPosition = page[^1].Position;
         }
+    }
+
+    /// <summary>The event at a position, or null when the log does not reach that far.</summary>
+    public async Task<RecordedEvent?> ReadAt(long position, CancellationToken cancellation = default)
+    {
+        await using var connection = await database.OpenConnectionAsync(cancellation);
+        return (await ReadPage(connection, position - 1, position, 1, cancellation)).SingleOrDefault();
     }
 
     /// <summary>The position of the newest event; 0 when there is none. One look at the right edge of the primary key.</summary>

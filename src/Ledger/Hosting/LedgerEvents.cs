@@ -3,6 +3,7 @@ using System.Text.Json.Serialization;
 using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Segments;
+using Ledger.Services;
 using Ledger.Users;
 
 namespace Ledger.Hosting;
@@ -15,7 +16,7 @@ public static class LedgerEvents
 
     /// <summary>The registry.</summary>
     public static EventTypes Types { get; } =
-        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents]);
+        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents, .. ServicesFeature.Events]);
 
     private static JsonSerializerOptions CreateOptions()
     {

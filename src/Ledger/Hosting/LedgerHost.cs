@@ -1,6 +1,7 @@
 using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Segments;
+using Ledger.Services;
 using Ledger.Users;
 using Npgsql;
 
@@ -25,6 +26,7 @@ public static class LedgerHost
         builder.Services.AddApiDescription();
         builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System);
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1)).AddSegments(new SweepInterval(settings.SweepInterval));
+        builder.Services.AddAiServices();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
@@ -34,6 +36,7 @@ public static class LedgerHost
         app.UseEndpoints(_ => { });
         app.MapUsers();
         app.MapSegments();
+        app.MapAiServices();
         app.MapOperations();
         app.MapApiDescription();
         return app;

@@ -112,6 +112,21 @@ internal sealed class DecimalConverter : JsonConverter<decimal>
     }
 }
 
+/// <summary>Whole numbers that stand beside decimals: written as numbers, read from numbers and, as decimals are, from strings.</summary>
+internal sealed class WholeNumberConverter : JsonConverter<long>
+{
+    private static readonly DecimalConverter Decimal = new();
+
+    public override long Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options)
+    {
+        if (reader.TokenType is not (JsonTokenType.String or JsonTokenType.Number)) throw new InvalidValueException("must be a whole number");
+        var value = Decimal.Read(ref reader, typeof(decimal), options);
+        return value is >= long.MinValue and <= long.MaxValue && decimal.IsInteger(value) ? (long)value : throw new InvalidValueException("must be a whole number");
+    }
+
+    public override void Write(Utf8JsonWriter writer, long value, JsonSerializerOptions options) => writer.WriteNumberValue(value);
+}
+
 /// <summary>Times: RFC 3339.</summary>
 internal sealed class Rfc3339Converter : JsonConverter<DateTimeOffset>
 {

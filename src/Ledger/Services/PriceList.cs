@@ -20,6 +20,9 @@ public sealed class PriceList
     /// <summary>How many prices were set; they are numbered from 1 in the order in which they were.</summary>
     public int Count => _versions.Length;
 
+    /// <summary>Components of all its prices together.</summary>
+    public int ComponentCount { get; private init; }
+
     /// <summary>The list with one more price.</summary>
     public PriceList With(PriceVersion added)
     {
@@ -28,7 +31,7 @@ public sealed class PriceList
         _versions.AsSpan(0, index).CopyTo(versions);
         versions[index] = added;
         _versions.AsSpan(index).CopyTo(versions.AsSpan(index + 1));
-        return new PriceList(versions);
+        return new PriceList(versions) { ComponentCount = ComponentCount + added.Components.Count };
     }
 
     /// <summary>The price in force at an instant; null before the first.</summary>

@@ -229,3 +229,20 @@ public sealed class PriceVersion
         }
     }
 }
+
+/// <summary>What amounts are in: a currency, or credits of the caller's own.</summary>
+public static class Currency
+{
+    /// <summary>The shortest, in characters, as in ISO 4217.</summary>
+    public const int MinChars = 3;
+
+    /// <summary>The longest, in characters.</summary>
+    public const int MaxChars = 12;
+
+    /// <summary>What to say of a value that is none.</summary>
+    public const string Rule = "is not a currency: 3 to 12 of A-Z and 0-9, beginning with a letter, such as USD";
+
+    /// <summary>Whether <paramref name="value"/> is <c>[A-Z][A-Z0-9]{2,11}</c>.</summary>
+    public static bool IsValid(string value) =>
+        value.Length is >= MinChars and <= MaxChars && char.IsAsciiLetterUpper(value[0]) && value.All(c => char.IsAsciiLetterUpper(c) || char.IsAsciiDigit(c));
+}

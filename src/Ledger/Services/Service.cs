@@ -1,4 +1,6 @@
+using System.Text.Json.Serialization;
 using Ledger.EventStore;
+using Ledger.Http;
 
 namespace Ledger.Services;
 
@@ -17,7 +19,7 @@ public sealed record ServiceDescribed(string? Description);
 public sealed record PriceSet(int Version, string Currency, DateTimeOffset EffectiveFrom, IReadOnlyList<PriceComponent> Components);
 
 /// <summary>What <paramref name="Per"/> of a unit cost: a quantity q costs exactly q × price / per.</summary>
-public sealed record PriceComponent(string Unit, decimal Price, long Per = 1);
+public sealed record PriceComponent(string Unit, decimal Price, [property: JsonConverter(typeof(WholeNumberConverter))] long Per = 1);
 
 /// <summary>A service takes no calls and no prices any more. What was before stays; its id and title stay taken.</summary>
 public sealed record ServiceRetired;
