@@ -65,17 +65,17 @@ public sealed record ChangeService(Patch<string> Title, Patch<string?> Descripti
             context,
             async _ =>
             {
-                var (service, title) = body.Title.Value is { } wanted
-                    ? await services.Load(context.TenantId, serviceId, wanted, cancellation)
-                    : (await services.Load(context.TenantId, serviceId, fresh: true, cancellation), ServiceTitle.Free);
-                var decision = ifMatch.Allows(service.Version) ? body.Decide(service, title) : IfMatch.Failed(service.Version);
-                var condition = new StreamCondition(stream, service.Version);
-                return new Decided(
-                    decision, stream, Service.StreamType,
-                    body.Title.Value is null ? [condition] : [condition, new StreamCondition(ServiceTitle.StreamOf(body.Title.Value), title.Version)])
+                var service = await services.Load(context.TenantId, serviceId, fresh: true, cancellation);
+                var title = ServiceTitle.Free;
+                List<StreamCondition> conditions = [new StreamCondition(stream, service.Version)];
+                if (body.Title.Value is { } wanted)
                 {
-                    Beside = ServiceTitle.Follow(service, decision),
-                };
+                    title = await services.LoadTitle(context.TenantId, wanted, cancellation);
+                    conditions.Add(new StreamCondition(ServiceTitle.StreamOf(wanted), title.Version));
+                }
+
+                var decision = ifMatch.Allows(service.Version) ? body.Decide(service, title) : IfMatch.Failed(service.Version);
+                return new Decided(decision, stream, Service.StreamType, conditions) { Beside = ServiceTitle.Follow(service, decision) };
             },
             cancellation);
         if (result.Rejection is { } rejection)

@@ -4,7 +4,7 @@ using EventId = Ledger.EventStore.EventId;
 
 namespace Ledger.Services;
 
-/// <summary>Registers an AI service under an id and a title that no other has or had. The id is made up unless given.</summary>
+/// <summary>Registers an AI service under an id that none had before and a title that no other has. The id is made up unless given.</summary>
 public sealed record RegisterService(string Title, string? ServiceId = null, string? Description = null)
 {
     /// <summary>Decides on what the id has been so far, and on who has the title.</summary>
@@ -52,7 +52,8 @@ public sealed record RegisterService(string Title, string? ServiceId = null, str
             context,
             async _ =>
             {
-                var (service, title) = await services.Load(context.TenantId, serviceId, body.Title, cancellation);
+                var service = await services.Load(context.TenantId, serviceId, fresh: true, cancellation);
+                var title = await services.LoadTitle(context.TenantId, body.Title, cancellation);
                 var decision = body.Decide(service, title);
                 return new Decided(
                     decision, stream, Service.StreamType, [new StreamCondition(stream, service.Version), new StreamCondition(titleStream, title.Version)])

@@ -6,121 +6,121 @@ namespace Ledger.Services;
 /// <summary>
 /// Services for decisions, folded from their streams and kept in memory. A remembered service may be old: whoever decides on
 /// it makes its version a condition of what it appends, and loads it fresh when that fails. Loading one fresh costs what its
-/// stream has got since.
+/// stream has got since, and one event more: the last one remembered must still stand where it stood, which after a restored
+/// backup it may not.
 /// </summary>
 public sealed class ServiceLoader(EventReader reader)
 {
     /// <summary>Services and components of their prices kept in memory; past that the memory starts anew.</summary>
     public const int MaxRemembered = 400_000;
 
-    private readonly ConcurrentDictionary<StreamKey, Service> _remembered = [];
+    private readonly ConcurrentDictionary<StreamKey, Folded> _remembered = [];
     private readonly Lock _remembering = new();
     private int _weight;
 
     /// <summary>The services of the ids, in their order. One that does not exist is always looked for anew.</summary>
     public async Task<Service[]> Load(string tenantId, IReadOnlyList<string> serviceIds, bool fresh, CancellationToken cancellation)
     {
-        var services = new Service[serviceIds.Count];
-        var missing = new Dictionary<string, Service>();
-        for (var i = 0; i < serviceIds.Count; i++)
+        var known = new Dictionary<string, Folded>();
+        foreach (var id in serviceIds)
         {
-            services[i] = Remembered(tenantId, serviceIds[i]);
-            if (fresh || !services[i].Exists)
+            known[id] = _remembered.GetValueOrDefault(new StreamKey(tenantId, id)) ?? Folded.Nothing(id);
+        }
+
+        var asked = known.Values.Where(k => fresh || !k.Service.Exists).ToArray();
+        if (asked.Length > 0)
+        {
+            foreach (var folded in await Read(tenantId, asked, cancellation))
             {
-                missing[serviceIds[i]] = services[i];
+                known[folded.Service.Id] = folded;
+                Remember(tenantId, folded);
             }
         }
 
-        if (missing.Count == 0)
-        {
-            return services;
-        }
-
-        var streams = missing.Keys.Select(Service.StreamOf).ToArray();
-        await foreach (var recorded in reader.ReadStreams(tenantId, streams, [.. missing.Values.Select(s => s.Version)], cancellation))
-        {
-            var id = Service.IdOf(recorded.StreamId);
-            missing[id] = Service.Evolve(missing[id], recorded);
-        }
-
-        foreach (var service in missing.Values)
-        {
-            Remember(tenantId, service);
-        }
-
-        for (var i = 0; i < serviceIds.Count; i++)
-        {
-            services[i] = missing.GetValueOrDefault(serviceIds[i]) ?? services[i];
-        }
-
-        return services;
+        return [.. serviceIds.Select(id => known[id].Service)];
     }
 
     /// <summary>One service.</summary>
     public async Task<Service> Load(string tenantId, string serviceId, bool fresh, CancellationToken cancellation) =>
         (await Load(tenantId, [serviceId], fresh, cancellation))[0];
 
-    /// <summary>A service, and who has a title, as they are now.</summary>
-    public async Task<(Service Service, ServiceTitle Title)> Load(string tenantId, string serviceId, string title, CancellationToken cancellation)
-    {
-        var service = Remembered(tenantId, serviceId);
-        var holder = ServiceTitle.Free;
-        string[] streams = [Service.StreamOf(serviceId), ServiceTitle.StreamOf(title)];
-        await foreach (var recorded in reader.ReadStreams(tenantId, streams, [service.Version, 0], cancellation))
-        {
-            if (recorded.StreamId == streams[0])
-            {
-                service = Service.Evolve(service, recorded);
-            }
-            else
-            {
-                holder = ServiceTitle.Evolve(holder, recorded);
-            }
-        }
-
-        Remember(tenantId, service);
-        return (service, holder);
-    }
-
-    /// <summary>A service as it was after the event at a version of its stream.</summary>
+    /// <summary>A service as it was after the event at a version of its stream: the one loaded now, unless that has gone on since.</summary>
     public async Task<Service> LoadAt(string tenantId, string serviceId, long version, CancellationToken cancellation)
     {
-        var service = Remembered(tenantId, serviceId) is var remembered && remembered.Version <= version ? remembered : Service.Initial(serviceId);
-        var stream = new StreamKey(tenantId, Service.StreamOf(serviceId));
-        await foreach (var recorded in reader.ReadStream(stream, service.Version + 1, version, cancellation))
+        var service = await Load(tenantId, serviceId, fresh: true, cancellation);
+        if (service.Version == version)
+        {
+            return service;
+        }
+
+        service = Service.Initial(serviceId);
+        await foreach (var recorded in reader.ReadStream(new StreamKey(tenantId, Service.StreamOf(serviceId)), toVersion: version, cancellation: cancellation))
         {
             service = Service.Evolve(service, recorded);
         }
 
-        Remember(tenantId, service);
         return service;
     }
 
-    private Service Remembered(string tenantId, string serviceId) =>
-        _remembered.GetValueOrDefault(new StreamKey(tenantId, serviceId)) ?? Service.Initial(serviceId);
+    /// <summary>Who has a title.</summary>
+    public async Task<ServiceTitle> LoadTitle(string tenantId, string title, CancellationToken cancellation) =>
+        (await reader.Fold(new StreamKey(tenantId, ServiceTitle.StreamOf(title)), ServiceTitle.Free, ServiceTitle.Evolve, cancellation)).State;
 
-    private void Remember(string tenantId, Service service)
+    private async Task<IReadOnlyList<Folded>> Read(string tenantId, IReadOnlyList<Folded> known, CancellationToken cancellation)
     {
-        var key = new StreamKey(tenantId, service.Id);
+        var folded = known.ToDictionary(k => k.Service.Id);
+        var confirmed = known.Where(k => !k.Service.Exists).Select(k => k.Service.Id).ToHashSet();
+        await foreach (var recorded in reader.ReadStreams(
+            tenantId, [.. known.Select(k => Service.StreamOf(k.Service.Id))], [.. known.Select(k => Math.Max(0, k.Service.Version - 1))], cancellation))
+        {
+            var id = Service.IdOf(recorded.StreamId);
+            if (recorded.Version > folded[id].Service.Version)
+            {
+                folded[id] = new Folded(Service.Evolve(folded[id].Service, recorded), recorded.Id);
+            }
+            else if (recorded.Id == folded[id].LastEventId)
+            {
+                confirmed.Add(id);
+            }
+        }
+
+        var refuted = folded.Keys.Where(id => !confirmed.Contains(id)).Select(Folded.Nothing).ToArray();
+        return refuted.Length == 0
+            ? [.. folded.Values]
+            : [.. folded.Values.Where(f => confirmed.Contains(f.Service.Id)), .. await Read(tenantId, refuted, cancellation)];
+    }
+
+    private void Remember(string tenantId, Folded folded)
+    {
+        var key = new StreamKey(tenantId, folded.Service.Id);
         lock (_remembering)
         {
-            var known = _remembered.GetValueOrDefault(key);
-            if (service.Version <= (known?.Version ?? 0))
+            if (_remembered.TryRemove(key, out var forgotten))
+            {
+                _weight -= forgotten.Weight;
+            }
+
+            if (!folded.Service.Exists)
             {
                 return;
             }
 
-            var added = Weight(service) - (known is null ? 0 : Weight(known));
-            if (_weight + added > MaxRemembered)
+            if (_weight + folded.Weight > MaxRemembered)
             {
                 _remembered.Clear();
-                (_weight, added) = (0, Weight(service));
+                _weight = 0;
             }
 
-            _remembered[key] = service;
-            _weight += added;
+            _remembered[key] = folded;
+            _weight += folded.Weight;
         }
     }
 
-    private static int Weight(Service service) => 1 + service.Prices.ComponentCount;
+    /// <summary>A service and the event it was last folded with.</summary>
+    private sealed record Folded(Service Service, Guid LastEventId)
+    {
+        public int Weight { get; } = 1 + Service.Prices.ComponentCount;
+
+        public static Folded Nothing(string serviceId) => new(Service.Initial(serviceId), default);
+    }
 }
