@@ -47,6 +47,21 @@ public sealed class Reading_streams(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task returns_what_several_got_after_a_version_of_each()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        foreach (var stream in new[] { "b", "a", "b", "a", "a" })
+        {
+            await appender.Append(Request(stream, new Ignored()), Ct);
+        }
+
+        var read = await store.Reader.ReadStreams(Tenant, ["a", "missing", "b", "b"], [1, 0, 2, 1], Ct).ToListAsync(Ct);
+
+        Assert.Equal([("a", 2, 4), ("a", 3, 5), ("b", 2, 3)], read.Select(e => (e.StreamId, e.Version, e.Position)));
+    }
+
+    [Fact]
     public async Task folds_one_from_its_start()
     {
         await using var store = await TestStore.Create(postgres);

@@ -56,4 +56,15 @@ public sealed class Reading_the_log(PostgresFixture postgres)
 
         Assert.Equal((1, result.RecordedAt), (await store.Reader.ReadHead(Ct), await store.Reader.RecordedAt(1, Ct)));
     }
+
+    [Fact]
+    public async Task returns_the_event_at_a_position()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await store.StartAppender().Append(Request("a", new Noted("x"), new Noted("y"), new Noted("z")), Ct);
+
+        Assert.Equal((2, "y"), await store.Reader.ReadAt(2, Ct) is { Data: Noted noted } found ? (found.Position, noted.Text) : default);
+        Assert.Null(await store.Reader.ReadAt(4, Ct));
+        Assert.Null(await store.Reader.ReadAt(0, Ct));
+    }
 }

@@ -79,7 +79,8 @@ public sealed partial class The_sources
         {
             var others = Features.Where(f => f != feature)
                 .SelectMany(f => In($"src/Ledger/{f}")).SelectMany(f => DeclaredType().Matches(f.Text)).Select(m => m.Groups[1].Value)
-                .Where(t => t.EndsWith("Projection", StringComparison.Ordinal) || t.EndsWith("Reader", StringComparison.Ordinal) || t.EndsWith("Loader", StringComparison.Ordinal)).ToArray();
+                .Where(t => t.EndsWith("Projection", StringComparison.Ordinal) || t.EndsWith("Reader", StringComparison.Ordinal) || t.EndsWith("Loader", StringComparison.Ordinal))
+                .Where(t => t != "ServiceLoader").ToArray(); // it folds streams, and is there for other features
             AssertNoneMatches(In($"src/Ledger/{feature}"), new Regex($@"\b({string.Join('|', others)})\b"));
         }
     }

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Ledger.Segments;
+using Ledger.Services;
 using Ledger.Users;
 
 namespace Ledger.Tests.Conventions;
@@ -27,6 +28,13 @@ public static class EventSamples
         new DefaultTtlChanged(TimeSpan.FromHours(1)),
         new RolloutChanged(0.01m),
         new SegmentDeleted(),
+        new ServiceRegistered("gpt-4o-mini", "GPT-4o mini", "what it is for"),
+        new ServiceRenamed("another title"),
+        new ServiceDescribed("other words"),
+        new PriceSet(3, "USD", At, [new PriceComponent("call", 0.010m), new PriceComponent("inputToken", 0.15m, 1_000_000)]),
+        new ServiceRetired(),
+        new ServiceTitleClaimed("GPT-4o mini", "gpt-4o-mini"),
+        new ServiceTitleReleased("gpt-4o-mini"),
     ];
 
     public static object Of(Type type) => All.Single(e => e.GetType() == type);

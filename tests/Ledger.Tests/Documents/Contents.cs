@@ -53,7 +53,8 @@ public sealed partial class Contents
         var real =
             from type in typeof(EventStoreOptions).Assembly.GetExportedTypes().Concat(typeof(LedgerHost).Assembly.GetExportedTypes())
             from field in type.GetFields(BindingFlags.Public | BindingFlags.Static | BindingFlags.DeclaredOnly)
-            where (field.IsLiteral && field.FieldType == typeof(int) && !type.IsEnum) || field.FieldType == typeof(TimeSpan)
+            where (field.IsLiteral && (field.FieldType == typeof(int) || field.FieldType == typeof(long)) && !type.IsEnum)
+                || field.FieldType == typeof(decimal) || field.FieldType == typeof(TimeSpan) || field.FieldType == typeof(DateTimeOffset)
             select (Name: $"{type.Name}.{field.Name}", Value: field.GetValue(null)!);
 
         Assert.All(real, limit =>
@@ -151,11 +152,12 @@ public sealed partial class Contents
     {
         TimeSpan { TotalDays: >= 1 } time => $"{Number((int)time.TotalDays)} days",
         TimeSpan time => $"{time.TotalSeconds} s",
-        int number => Number(number),
+        DateTimeOffset time => Rfc3339.Format(time),
+        int or long or decimal => Number(Convert.ToDecimal(value, CultureInfo.InvariantCulture)),
         _ => value.ToString()!,
     };
 
-    private static string Number(int number) => number.ToString("N0", CultureInfo.InvariantCulture).Replace(',', ' ');
+    private static string Number(decimal number) => number.ToString("N0", CultureInfo.InvariantCulture).Replace(',', ' ');
 
     private static string Anchor(string heading) =>
         NotInAnchor().Replace(heading.ToLowerInvariant().Replace("`", "", StringComparison.Ordinal), "").Replace(' ', '-');

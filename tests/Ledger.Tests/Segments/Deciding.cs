@@ -1,6 +1,7 @@
 using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Segments;
+using Ledger.Services;
 
 namespace Ledger.Tests.Segments;
 
@@ -243,6 +244,7 @@ public sealed class Every_event
         [typeof(MembershipRenewed)] = [new UserJoinedSegment("S", 7, null, null, "explicit")],
         [typeof(UserLeftSegment)] = [new UserJoinedSegment("S", 7, null, null, "explicit")],
         [typeof(MembershipExpired)] = [new UserJoinedSegment("S", 7, null, TestClock.Start, "explicit")],
+        [typeof(ServiceTitleReleased)] = [new ServiceTitleClaimed("T", "S")],
     };
 
     public static TheoryData<Type> All => [.. Ledger.Hosting.LedgerEvents.Types.All.Select(t => t.ClrType)];
@@ -261,6 +263,16 @@ public sealed class Every_event
             var before = events[..^1].Aggregate(UserMemberships.None, UserMemberships.Evolve);
             Assert.NotEqual(before.Open, UserMemberships.Evolve(before, events[^1]).Open);
             Assert.True(events.Aggregate(Ledger.Users.User.Unknown, Ledger.Users.User.Evolve).Exists);
+        }
+        else if (type == typeof(ServiceTitleClaimed) || type == typeof(ServiceTitleReleased))
+        {
+            var before = events[..^1].Aggregate(ServiceTitle.Free, ServiceTitle.Evolve);
+            Assert.NotEqual(before.ServiceId, ServiceTitle.Evolve(before, events[^1]).ServiceId);
+        }
+        else if (ServicesFeature.Events.Any(e => e.Item1 == type))
+        {
+            var folded = events.Aggregate(Service.Initial("S"), Service.Evolve);
+            Assert.NotEqual(Service.Initial("S") with { Version = folded.Version }, folded);
         }
         else
         {
