@@ -39,16 +39,24 @@ public static class UserId
     /// Whether <paramref name="value"/> is a user id. <c>.</c> and <c>..</c> are none because clients and servers
     /// resolve them away in a path, even when escaped, so nobody could ask for such a user.
     /// </summary>
-    public static bool IsValid(ReadOnlySpan<char> value)
+    public static bool IsValid(ReadOnlySpan<char> value) => TextId.IsValid(value, MaxCharacters);
+}
+
+/// <summary>The rule for ids that other systems choose.</summary>
+internal static class TextId
+{
+    /// <summary>Whether <paramref name="value"/> has 1 to so many characters, none of them a control character, no space at either end, and can be named in a URL.</summary>
+    public static bool IsValid(ReadOnlySpan<char> value, int maxCharacters)
     {
-        if (value.Length is 0 or > 2 * MaxCharacters || value is "." or "..") return false;
+        if (value.Length is 0 || value.Length > 2 * maxCharacters || value is "." or "..") return false;
         if (char.IsWhiteSpace(value[0]) || char.IsWhiteSpace(value[^1])) return false;
+        if (value.Length <= maxCharacters && !value.ContainsAnyExceptInRange(' ', '~')) return true;
         var count = 0;
         while (!value.IsEmpty)
         {
             // A lone surrogate does not decode.
             if (Rune.DecodeFromUtf16(value, out var rune, out var consumed) != System.Buffers.OperationStatus.Done) return false;
-            if (Rune.IsControl(rune) || ++count > MaxCharacters) return false;
+            if (Rune.IsControl(rune) || ++count > maxCharacters) return false;
             value = value[consumed..];
         }
         return true;

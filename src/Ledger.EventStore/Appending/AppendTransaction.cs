@@ -58,19 +58,23 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         }
 
         // A fresh id can be in the log only if an earlier attempt at this batch got through.
-        var ids = new List<Guid>();
+        var (ids, eventIds) = (new List<Guid>(), new List<Guid>());
         foreach (var request in batch.Requests)
         {
-            if (request.Request.Identities is not null)
+            if (request.Request.Identities is { } identities)
             {
-                ids.AddRange(request.Events.Select(e => e.Id));
+                eventIds.EnsureCapacity(eventIds.Count + identities.Count);
+                foreach (var identity in identities)
+                {
+                    eventIds.Add(identity.Id);
+                }
             }
             else if (request.Attempt is not null || request.Request.IdempotencyId is not null)
             {
                 ids.Add(request.Id);
             }
 
-            ids.AddRange(request.Request.Absent);
+            eventIds.AddRange(request.Request.Absent);
         }
 
         await using var commands = new NpgsqlBatch(connection)
@@ -99,6 +103,15 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
             });
         }
 
+        if (eventIds.Count > 0)
+        {
+            commands.BatchCommands.Add(new NpgsqlBatchCommand(
+                "select e.id, e.seq_id, e.stream_id, e.version, e.timestamp, e.headers ->> 'fingerprint' from mt_events e where e.id = any($1)")
+            {
+                Parameters = { Value(eventIds) },
+            });
+        }
+
         await using var reader = await commands.ExecuteReaderAsync(cancellation);
         await reader.NextResultAsync(cancellation); // begin has no result set; the first is the lock's
         if (await reader.ReadAsync(cancellation))
@@ -120,6 +133,20 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
             while (await reader.ReadAsync(cancellation))
             {
                 _known[reader.GetGuid(0)] = EventReader.ReadRequest(reader);
+            }
+        }
+
+        if (eventIds.Count > 0)
+        {
+            await reader.NextResultAsync(cancellation);
+            while (await reader.ReadAsync(cancellation))
+            {
+                var version = reader.GetInt64(3);
+                _known[reader.GetGuid(0)] = new StoredRequest(
+                    reader.GetInt64(1), 1, reader.GetString(2), version, reader.GetFieldValue<DateTimeOffset>(4), reader.IsDBNull(5) ? null : reader.GetString(5))
+                {
+                    LastVersion = version,
+                };
             }
         }
     }

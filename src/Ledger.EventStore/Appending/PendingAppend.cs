@@ -150,23 +150,11 @@ internal sealed class PendingAppend : IDisposable
             return null;
         }
 
-        var headers = new StringBuilder();
-        if (events > 1)
-        {
-            headers.Append(",\"events\":").Append(events);
-        }
-
-        if (fingerprint is not null)
-        {
-            headers.Append(",\"fingerprint\":\"").Append(JsonEncodedText.Encode(fingerprint)).Append('"');
-        }
-
-        if (traceParent is not null)
-        {
-            headers.Append(",\"traceparent\":\"").Append(traceParent).Append('"');
-        }
-
-        return headers.Replace(',', '{', 0, 1).Append('}').ToString();
+        var (count, print, trace) = (
+            events > 1 ? $"\"events\":{events}" : null,
+            fingerprint is not null ? $"\"fingerprint\":\"{JsonEncodedText.Encode(fingerprint)}\"" : null,
+            traceParent is not null ? $"\"traceparent\":\"{traceParent}\"" : null);
+        return count is null && trace is null ? $"{{{print}}}" : $"{{{string.Join(',', ((string?[])[count, print, trace]).OfType<string>())}}}";
     }
 }
 

@@ -138,6 +138,14 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return (initial, version);
     }
 
+    /// <summary>The events at positions; those the log does not reach are left out.</summary>
+    public Task<IReadOnlyList<RecordedEvent>> ReadAt(long[] positions, CancellationToken cancellation = default) =>
+        ReadKeys("seq_id", new NpgsqlParameter<long[]> { TypedValue = positions }, cancellation);
+
+    /// <summary>The events with ids; those that are not there are left out.</summary>
+    public Task<IReadOnlyList<RecordedEvent>> ReadIds(Guid[] ids, CancellationToken cancellation = default) =>
+        ReadKeys("id", new NpgsqlParameter<Guid[]> { TypedValue = ids }, cancellation);
+
     /// <summary>What was stored under an id derived from an idempotency key: the first event of that request, or null.</summary>
     public async Task<StoredRequest?> FindRequest(Guid id, CancellationToken cancellation = default)
     {
@@ -220,6 +228,18 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return [.. versions.Zip(events, (version, tail) => version == 0 ? StreamTail.Empty : new StreamTail(version, tail ?? []))];
     }
 
+    private async Task<IReadOnlyList<RecordedEvent>> ReadKeys(string column, NpgsqlParameter keys, CancellationToken cancellation)
+    {
+        if (((Array)keys.Value!).Length == 0)
+        {
+            return [];
+        }
+
+        await using var command = database.CreateCommand($"select {Columns} from mt_events e where e.{column} = any($1)");
+        command.Parameters.Add(keys);
+        return await ReadAll(command, cancellation);
+    }
+
     internal async Task<IReadOnlyList<RecordedEvent>> ReadPage(
         NpgsqlConnection connection, long after, long to, int limit, CancellationToken cancellation)
     {
@@ -228,14 +248,19 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = after });
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = to });
         command.Parameters.Add(new NpgsqlParameter<int> { TypedValue = limit });
+        return await ReadAll(command, cancellation);
+    }
+
+    private async Task<IReadOnlyList<RecordedEvent>> ReadAll(NpgsqlCommand command, CancellationToken cancellation)
+    {
         await using var reader = await command.ExecuteReaderAsync(cancellation);
-        var page = new List<RecordedEvent>();
+        var events = new List<RecordedEvent>();
         while (await reader.ReadAsync(cancellation))
         {
-            page.Add(Read(reader, types));
+            events.Add(Read(reader, types));
         }
 
-        return page;
+        return events;
     }
 
     internal static StoredRequest ReadRequest(NpgsqlDataReader reader) => new(

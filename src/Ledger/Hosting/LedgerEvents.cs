@@ -4,6 +4,7 @@ using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Segments;
 using Ledger.Services;
+using Ledger.Usage;
 using Ledger.Users;
 
 namespace Ledger.Hosting;
@@ -16,7 +17,7 @@ public static class LedgerEvents
 
     /// <summary>The registry.</summary>
     public static EventTypes Types { get; } =
-        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents, .. ServicesFeature.Events]);
+        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents, .. ServicesFeature.Events, .. UsageFeature.Events]);
 
     private static JsonSerializerOptions CreateOptions()
     {

@@ -2,6 +2,7 @@ using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Segments;
 using Ledger.Services;
+using Ledger.Usage;
 using Ledger.Users;
 using Npgsql;
 
@@ -26,17 +27,19 @@ public static class LedgerHost
         builder.Services.AddApiDescription();
         builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System);
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1)).AddSegments(new SweepInterval(settings.SweepInterval));
-        builder.Services.AddAiServices();
+        builder.Services.AddAiServices().AddUsage().AddCompressedBodies();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
         var app = builder.Build();
         app.UseLedgerProblems();
         app.UseLedgerRouting();
+        app.UseCompressedBodies();
         app.UseEndpoints(_ => { });
         app.MapUsers();
         app.MapSegments();
         app.MapAiServices();
+        app.MapUsage();
         app.MapOperations();
         app.MapApiDescription();
         return app;

@@ -66,6 +66,18 @@ public static class Json
         }
     }
 
+    /// <summary>As <see cref="TryRead{T}"/>, for a part of a request: what is wrong is noted, with <paramref name="path"/> before its field.</summary>
+    public static T? ReadOr<T>(ReadOnlySpan<byte> utf8, Validation errors, string path = "") where T : class
+    {
+        if (TryRead<T>(utf8, out var value, out var rejection))
+        {
+            return value;
+        }
+
+        errors.Add(rejection, path);
+        return null;
+    }
+
     private static JsonSerializerOptions Create()
     {
         var options = new JsonSerializerOptions();

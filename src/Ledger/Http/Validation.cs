@@ -7,6 +7,7 @@ public sealed class Validation
     public const int MaxFields = 100;
 
     private readonly Dictionary<string, List<string>> _errors = new(StringComparer.Ordinal);
+    private Rejection? _only;
 
     /// <summary>Notes <paramref name="message"/>, the end of a sentence about <paramref name="field"/>, unless the condition holds; returns it.</summary>
     public bool Check(bool condition, string field, string message)
@@ -18,8 +19,24 @@ public sealed class Validation
     /// <summary>Notes that a field is wrong.</summary>
     public void Add(string field, string message)
     {
+        _only = null;
         if (_errors.TryGetValue(field, out var messages)) messages.Add(message);
         else if (_errors.Count < MaxFields) _errors[field] = [message];
+    }
+
+    /// <summary>Notes what a part of the request was refused for, its fields under <paramref name="path"/>. Its code is kept when there is nothing else.</summary>
+    public void Add(Rejection rejection, string path)
+    {
+        _only = _errors.Count == 0 && path.Length == 0 ? rejection : null;
+        foreach (var (field, messages) in rejection.Errors ?? new Dictionary<string, string[]> { [JsonErrors.Root] = [rejection.Detail] })
+        {
+            foreach (var message in messages)
+            {
+                var name = field == JsonErrors.Root ? (path.Length == 0 ? field : path.TrimEnd('.')) : path + field;
+                if (_errors.TryGetValue(name, out var noted)) noted.Add(message);
+                else if (_errors.Count < MaxFields) _errors[name] = [message];
+            }
+        }
     }
 
     /// <summary>What was noted, as one <c>invalid-request</c>; null when nothing was.</summary>
@@ -27,6 +44,7 @@ public sealed class Validation
     {
         get
         {
+            if (_only is not null) return _only;
             if (_errors.Count == 0) return null;
             var (name, messages) = _errors.First();
             var detail = _errors.Count == 1 && messages.Count == 1

@@ -32,8 +32,11 @@ public static class Call
     /// <summary>The kind of stream, as in <c>mt_streams.type</c>.</summary>
     public const string StreamType = "usage";
 
-    /// <summary>Characters of a call's id, and of its source, as PostgreSQL counts them.</summary>
-    public const int MaxIdCharacters = 128;
+    /// <summary>Characters (scalar values) of a call's id, and of its source.</summary>
+    public const int MaxIdCharacters = 256;
+
+    /// <summary>What to say of an id or source that is none.</summary>
+    public const string IdRule = "must be 1 to 256 characters, none of them a control character, no space at either end, and not '.' or '..'";
 
     /// <summary>Units of one call.</summary>
     public const int MaxQuantities = 32;
@@ -46,6 +49,9 @@ public static class Call
 
     /// <summary>Characters of a tag's value.</summary>
     public const int MaxTagValueChars = 256;
+
+    /// <summary>The earliest instant a call may have happened.</summary>
+    public static readonly DateTimeOffset MinOccurredAt = DateTimeOffset.UnixEpoch;
 
     /// <summary>How far ahead of the clock a call may have happened.</summary>
     public static readonly TimeSpan MaxAhead = TimeSpan.FromMinutes(5);
