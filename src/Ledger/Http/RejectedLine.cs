@@ -1,7 +1,11 @@
+using System.Text.Json.Serialization;
+
 namespace Ledger.Http;
 
 /// <summary>A line of a streamed body that was not taken: its number from 1, why, and what is wrong with which field.</summary>
-public sealed record RejectedLine(long Line, string Code, string Detail, IReadOnlyDictionary<string, string[]>? Errors = null)
+public sealed record RejectedLine(
+    long Line, string Code, string Detail,
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyDictionary<string, string[]>? Errors = null)
 {
     /// <summary>Rejected lines that a receipt names.</summary>
     public const int MaxNamed = 100;

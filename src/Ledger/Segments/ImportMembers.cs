@@ -10,9 +10,6 @@ namespace Ledger.Segments;
 public sealed record ImportReceipt(
     long Received, long Joined, long Renewed, long AlreadyMembers, long Rejected, IReadOnlyList<RejectedLine> Rejections);
 
-/// <summary>A line that was not taken.</summary>
-public sealed record RejectedLine(long Line, string Code, string Detail);
-
 /// <summary>
 /// Lets many users join a segment, one a line, streamed: what is stored stays stored, line by line, and sending the same file
 /// again adds nothing.
@@ -21,9 +18,6 @@ public static class ImportMembers
 {
     /// <summary>Lines that are loaded, decided and stored together.</summary>
     public const int ChunkLines = 2_000;
-
-    /// <summary>Rejected lines that the receipt names.</summary>
-    public const int MaxRejections = 100;
 
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
@@ -66,12 +60,10 @@ internal readonly record struct ImportLine(long Number, string UserId, Term Term
     {
         if (line.TooLong)
         {
-            return Refuse($"A line has at most {Limits.MaxLineBytes} bytes.");
+            return new(line.Number, "", default, RejectedLine.TooLong);
         }
 
         return isCsv ? ReadCsv(line) : ReadJson(line);
-
-        ImportLine Refuse(string detail) => new(line.Number, "", default, new Rejection("line-too-long", detail));
     }
 
     /// <summary>Whether a CSV's first line names its columns.</summary>

@@ -208,9 +208,9 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
             lock (_lock)
             {
                 _outcomes[(int)Outcome.Rejected]++;
-                if (_rejections.Count < ImportMembers.MaxRejections)
+                if (_rejections.Count < RejectedLine.MaxNamed)
                 {
-                    _rejections.Add(new RejectedLine(line, rejection.Code, rejection.Detail));
+                    _rejections.Add(RejectedLine.Of(line, rejection));
                 }
             }
         }

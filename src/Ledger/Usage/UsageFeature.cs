@@ -14,12 +14,14 @@ public static class UsageFeature
     /// <summary>Its services.</summary>
     public static IServiceCollection AddUsage(this IServiceCollection services) => services
         .AddSingleton<CallRecorder>()
-        .AddSingleton<StreamedCalls>();
+        .AddSingleton<StreamedCalls>()
+        .AddSingleton<LatePricer>();
 
     /// <summary>Its routes.</summary>
     public static void MapUsage(this IEndpointRouteBuilder routes)
     {
         RecordCalls.Map(routes);
         VoidCall.Map(routes);
+        PriceUnpriced.Map(routes);
     }
 }

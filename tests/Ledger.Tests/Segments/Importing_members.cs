@@ -30,7 +30,7 @@ public sealed class Importing_members(TestNode node) : IClassFixture<TestNode>
             Number("received"), Number("joined"), Number("renewed"), Number("alreadyMembers"), Number("rejected"),
             [.. json.GetProperty("rejections").EnumerateArray().Select(r => (r.GetProperty("line").GetInt64(), r.GetProperty("code").GetString()!))]);
         Assert.Equal(receipt.Received, receipt.Joined + receipt.Renewed + receipt.AlreadyMembers + receipt.Rejected);
-        Assert.Equal(Math.Min(receipt.Rejected, ImportMembers.MaxRejections), receipt.Rejections.Length);
+        Assert.Equal(Math.Min(receipt.Rejected, RejectedLine.MaxNamed), receipt.Rejections.Length);
         Assert.Equal(receipt.Rejections.Select(r => r.Line).Order(), receipt.Rejections.Select(r => r.Line));
         return receipt;
 
