@@ -17,7 +17,7 @@ public static class LedgerEvents
 
     /// <summary>The registry.</summary>
     public static EventTypes Types { get; } =
-        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents, .. ServicesFeature.Events, .. UsageFeature.Events]);
+        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents, .. ServicesFeature.Events, .. UsageViewsFeature.Events]);
 
     private static JsonSerializerOptions CreateOptions()
     {

@@ -3,16 +3,9 @@ namespace Ledger.Usage;
 /// <summary>Calls of services: what is stored, what is kept, what can be called.</summary>
 public static class UsageFeature
 {
-    /// <summary>Its events, with their stored names.</summary>
-    public static readonly (Type, string)[] Events =
-    [
-        (typeof(CallRecorded), "call_recorded"),
-        (typeof(CallPriced), "call_priced"),
-        (typeof(CallVoided), "call_voided"),
-    ];
-
     /// <summary>Its services.</summary>
     public static IServiceCollection AddUsage(this IServiceCollection services) => services
+        .AddUsageViews()
         .AddSingleton<CallRecorder>()
         .AddSingleton<StreamedCalls>()
         .AddSingleton<LatePricer>();
@@ -20,6 +13,7 @@ public static class UsageFeature
     /// <summary>Its routes.</summary>
     public static void MapUsage(this IEndpointRouteBuilder routes)
     {
+        routes.MapUsageViews();
         RecordCalls.Map(routes);
         VoidCall.Map(routes);
         PriceUnpriced.Map(routes);

@@ -1,0 +1,25 @@
+using Ledger.EventStore;
+
+namespace Ledger.Usage;
+
+/// <summary>The read side of usage: what is kept of calls, and what can be asked.</summary>
+public static class UsageViewsFeature
+{
+    /// <summary>The events of calls, with their stored names.</summary>
+    public static readonly (Type, string)[] Events =
+    [
+        (typeof(CallRecorded), "call_recorded"),
+        (typeof(CallPriced), "call_priced"),
+        (typeof(CallVoided), "call_voided"),
+    ];
+
+    /// <summary>Its services.</summary>
+    public static IServiceCollection AddUsageViews(this IServiceCollection services) => services
+        .AddSingleton<IProjection, CallsProjection>()
+        .AddSingleton<IProjection, UsageTotalsProjection>();
+
+    /// <summary>Its routes.</summary>
+    public static void MapUsageViews(this IEndpointRouteBuilder routes)
+    {
+    }
+}
