@@ -26,7 +26,8 @@ public static class LedgerHost
         builder.Services.AddLedgerProblems().AddLedgerJson().AddRejectionOf(StoreRejections.Of);
         builder.Services.AddApiDescription();
         builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System);
-        builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1)).AddSegments(new SweepInterval(settings.SweepInterval));
+        builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1), UsageViewsFeature.EventsOfUsers, UsageViewsFeature.UserOf);
+        builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
         builder.Services.AddAiServices().AddUsage().AddCompressedBodies();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);

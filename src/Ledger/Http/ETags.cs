@@ -37,11 +37,17 @@ public readonly struct IfMatch
     public long? Only => _versions is [var version] ? version : null;
 
     /// <summary>Whether a resource in <paramref name="version"/> may be changed; 0 stands for one that does not exist. True without the header.</summary>
-    public bool Allows(long version) => _versions is { } versions ? versions.Contains(version) : !AnyVersion || version > 0;
+    public bool Allows(long version) => Allows(version, version > 0);
+
+    /// <summary>The same for a resource that may exist without a version of its own.</summary>
+    public bool Allows(long version, bool exists) => _versions is { } versions ? versions.Contains(version) : !AnyVersion || exists;
 
     /// <summary>The refusal of a version that is not allowed.</summary>
-    public static Rejection Failed(long version) =>
-        new("precondition-failed", version > 0 ? $"The resource is in version {ETags.Format(version)}, which If-Match does not name." : "The resource does not exist.");
+    public static Rejection Failed(long version) => Failed(version, version > 0);
+
+    /// <summary>The same for a resource that may exist without a version of its own.</summary>
+    public static Rejection Failed(long version, bool exists) =>
+        new("precondition-failed", exists ? $"The resource is in version {ETags.Format(version)}, which If-Match does not name." : "The resource does not exist.");
 
     /// <summary>Reads the header. Weak tags and tags that are not ours are well-formed and match nothing.</summary>
     public static bool TryRead(HttpRequest request, out IfMatch ifMatch, [NotNullWhen(false)] out Rejection? rejection)

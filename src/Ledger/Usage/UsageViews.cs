@@ -13,6 +13,12 @@ public static class UsageViewsFeature
         (typeof(CallVoided), "call_voided"),
     ];
 
+    /// <summary>Those that make a user known.</summary>
+    public static IEnumerable<Type> EventsOfUsers => [typeof(CallRecorded)];
+
+    /// <summary>The user that one of <see cref="EventsOfUsers"/> names.</summary>
+    public static string UserOf(object recorded) => ((CallRecorded)recorded).UserId;
+
     /// <summary>Its services.</summary>
     public static IServiceCollection AddUsageViews(this IServiceCollection services) => services
         .AddSingleton<IProjection, CallsProjection>()

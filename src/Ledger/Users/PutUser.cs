@@ -63,12 +63,14 @@ public sealed record PutUser(IReadOnlyDictionary<string, JsonElement> Attributes
         var context = http.Command(body);
         var ifMatch = http.IfMatch();
         var stream = User.StreamOf(userId);
+        var registers = false;
         var result = await handler.Handle(
             context,
             async _ =>
             {
                 var (user, version) = await users.Load(context.TenantId, userId, cancellation);
-                var decision = ifMatch.Allows(user.Version) ? command.Decide(user) : IfMatch.Failed(user.Version);
+                var decision = ifMatch.Allows(user.Version, user.Exists) ? command.Decide(user) : IfMatch.Failed(user.Version, user.Exists);
+                registers = decision.Events is [UserRegistered];
                 return new Decided(decision, stream, User.StreamType, [new StreamCondition(stream, version)]);
             },
             cancellation);
@@ -81,7 +83,8 @@ public sealed record PutUser(IReadOnlyDictionary<string, JsonElement> Attributes
         var after = await users.LoadAt(context.TenantId, userId, result.Version, cancellation);
         ETags.Write(http.Response, after.Version);
         var answer = new UserAnswer(userId, after.Attributes, after.RegisteredAt!.Value);
-        return result is { Changed: true, Version: 1 } ? Results.Created($"/v1/users/{PathIds.Encode(userId)}", answer) : Results.Ok(answer);
+        registers = result.Replayed ? await users.Registered(result.FirstPosition, cancellation) : registers;
+        return registers ? Results.Created($"/v1/users/{PathIds.Encode(userId)}", answer) : Results.Ok(answer);
     }
 
     private void Check(Validation errors)
@@ -131,18 +134,22 @@ public sealed class UserLoader(Npgsql.NpgsqlDataSource database, EventReader rea
     /// <summary>A user right after the event at a version of its stream: the user as loaded now, unless that has gone on since.</summary>
     public async Task<User> LoadAt(string tenantId, string userId, long version, CancellationToken cancellation)
     {
-        var (user, current) = await Load(tenantId, userId, cancellation);
-        if (current == version || user.Version <= version)
+        var (now, current) = await Load(tenantId, userId, cancellation);
+        if (current == version || now.Version <= version)
         {
-            return user;
+            return now;
         }
 
-        user = User.Unknown;
+        var user = User.Unknown;
         await foreach (var recorded in reader.ReadStream(new StreamKey(tenantId, User.StreamOf(userId)), toVersion: version, cancellation: cancellation))
         {
             user = User.Evolve(user, recorded);
         }
 
-        return user;
+        return user with { RegisteredAt = now.RegisteredAt }; // which a call before the stream may have made
     }
+
+    /// <summary>Whether the event at a position registered its user.</summary>
+    public async Task<bool> Registered(long position, CancellationToken cancellation) =>
+        (await reader.ReadAt(position, cancellation))?.Data is UserRegistered;
 }

@@ -3,7 +3,8 @@ using Ledger.EventStore;
 
 namespace Ledger.Users;
 
-// These names and shapes are stored. A user exists from the first event of the stream user-{id}, whichever kind it is.
+// These names and shapes are stored. A user exists from the first event of the stream user-{id}, whichever kind it is, or from
+// the first event of another stream that names it, such as a call.
 
 /// <summary>A user was made known with attributes, before anything else was recorded of it.</summary>
 public sealed record UserRegistered(IReadOnlyDictionary<string, JsonElement> Attributes);

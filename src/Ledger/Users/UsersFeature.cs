@@ -12,9 +12,13 @@ public static class UsersFeature
         (typeof(UserAttributesSet), "user_attributes_set"),
     ];
 
-    /// <summary>Its services. Events of other features in user streams make users known, too.</summary>
-    public static IServiceCollection AddUsers(this IServiceCollection services, params IEnumerable<Type> otherEventsOfUserStreams) => services
-        .AddSingleton<IProjection>(_ => new UsersProjection([.. Events.Select(e => e.Item1), .. otherEventsOfUserStreams]))
+    /// <summary>
+    /// Its services. Events of other features make users known, too: <paramref name="otherEventsOfUserStreams"/>, and
+    /// <paramref name="otherEvents"/> of other streams, whose user <paramref name="userOf"/> tells.
+    /// </summary>
+    public static IServiceCollection AddUsers(
+        this IServiceCollection services, IEnumerable<Type> otherEventsOfUserStreams, IEnumerable<Type> otherEvents, Func<object, string> userOf) => services
+        .AddSingleton<IProjection>(_ => new UsersProjection([.. Events.Select(e => e.Item1), .. otherEventsOfUserStreams], otherEvents, userOf))
         .AddSingleton<UserLoader>()
         .AddSingleton<UserReader>();
 

@@ -5,9 +5,14 @@ using NpgsqlTypes;
 
 namespace Ledger.Users;
 
-/// <summary>Keeps the view "Users". A user's first event makes the row, whichever feature it belongs to.</summary>
-public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams) : IProjection
+/// <summary>
+/// Keeps the view "Users". The first event that names a user makes the row, whichever feature it belongs to: one of the user's
+/// own stream, or one of <paramref name="otherEvents"/>, whose user <paramref name="userOf"/> tells.
+/// </summary>
+public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnumerable<Type> otherEvents, Func<object, string> userOf) : IProjection
 {
+    private readonly HashSet<Type> _otherEvents = [.. otherEvents];
+
     /// <summary>The view's name.</summary>
     public const string View = "Users";
 
@@ -15,7 +20,7 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams) : IPr
     public string Name => View;
 
     /// <inheritdoc/>
-    public IReadOnlyCollection<Type> Events { get; } = new HashSet<Type>(eventsOfUserStreams);
+    public IReadOnlyCollection<Type> Events { get; } = new HashSet<Type>([.. eventsOfUserStreams, .. otherEvents]);
 
     /// <inheritdoc/>
     public IReadOnlyList<string> Tables => ["users"];
@@ -23,34 +28,37 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams) : IPr
     /// <inheritdoc/>
     public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
     {
-        var registered = new Dictionary<StreamKey, User>();
-        var changed = new Dictionary<StreamKey, User>();
+        var named = new Dictionary<StreamKey, User>(); // who may have no row yet
+        var changed = new Dictionary<StreamKey, User>(); // whose attributes were set
         foreach (var recorded in events)
         {
+            if (_otherEvents.Contains(recorded.Data!.GetType()))
+            {
+                named.TryAdd(new StreamKey(recorded.TenantId, userOf(recorded.Data)), User.Unknown with { RegisteredAt = recorded.RecordedAt });
+                continue;
+            }
+
             var key = new StreamKey(recorded.TenantId, User.IdOf(recorded.StreamId));
             if (recorded.Version == 1)
             {
-                registered[key] = User.Evolve(User.Unknown, recorded);
+                named.TryAdd(key, User.Evolve(User.Unknown, recorded));
             }
-            else if (recorded.Data is UserRegistered or UserAttributesSet)
+
+            if (recorded.Data is UserRegistered or UserAttributesSet)
             {
-                var rows = registered.ContainsKey(key) ? registered : changed;
-                rows[key] = User.Evolve(rows.GetValueOrDefault(key) ?? User.Unknown, recorded);
+                changed[key] = User.Evolve(User.Unknown, recorded);
             }
         }
 
+        // Who is new in this batch gets the row with the attributes it ends with.
+        var plain = named.Where(u => !changed.ContainsKey(u.Key)).ToArray();
+        var described = named.Where(u => changed.ContainsKey(u.Key))
+            .Select(u => KeyValuePair.Create(u.Key, changed[u.Key] with { RegisteredAt = u.Value.RegisteredAt })).ToArray();
+        var redescribed = changed.Where(u => !named.ContainsKey(u.Key)).ToArray();
         await using var batch = new NpgsqlBatch(connection);
-        if (registered.Count > 0)
-        {
-            batch.BatchCommands.Add(Sql.Command(
-                """
-                insert into users (tenant_id, user_id, attributes, version, registered_at)
-                select * from unnest($1, $2, $3, $4, $5)
-                """,
-                [.. Rows(registered), Sql.Instants(registered.Values.Select(u => u.RegisteredAt!.Value))]));
-        }
-
-        if (changed.Count > 0)
+        Insert(plain, "nothing");
+        Insert(described, "update set attributes = excluded.attributes, version = excluded.version");
+        if (redescribed.Length > 0)
         {
             batch.BatchCommands.Add(Sql.Command(
                 """
@@ -59,24 +67,38 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams) : IPr
                 cross join lateral (select ctid from users o where o.tenant_id = c.tenant_id and o.user_id = c.user_id limit 1) o
                 where u.ctid = o.ctid
                 """,
-                [.. Rows(changed)]));
+                [.. Rows(redescribed)]));
         }
 
         if (batch.BatchCommands.Count > 0)
         {
             await batch.ExecuteNonQueryAsync(cancellation);
         }
+
+        void Insert(KeyValuePair<StreamKey, User>[] users, string whenKnown)
+        {
+            if (users.Length > 0)
+            {
+                batch.BatchCommands.Add(Sql.Command(
+                    $"""
+                     insert into users (tenant_id, user_id, attributes, version, registered_at)
+                     select * from unnest($1, $2, $3, $4, $5)
+                     on conflict (tenant_id, user_id) do {whenKnown}
+                     """,
+                    [.. Rows(users), Sql.Instants(users.Select(u => u.Value.RegisteredAt!.Value))]));
+            }
+        }
     }
 
-    private static NpgsqlParameter[] Rows(Dictionary<StreamKey, User> users) =>
+    private static NpgsqlParameter[] Rows(KeyValuePair<StreamKey, User>[] users) =>
     [
-        Sql.Texts(users.Keys.Select(k => k.TenantId)),
-        Sql.Texts(users.Keys.Select(k => k.StreamId)),
+        Sql.Texts(users.Select(u => u.Key.TenantId)),
+        Sql.Texts(users.Select(u => u.Key.StreamId)),
         new NpgsqlParameter<string[]>
         {
-            TypedValue = [.. users.Values.Select(u => JsonSerializer.Serialize(u.Attributes))],
+            TypedValue = [.. users.Select(u => JsonSerializer.Serialize(u.Value.Attributes))],
             NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Jsonb,
         },
-        Sql.Longs(users.Values.Select(u => u.Version)),
+        Sql.Longs(users.Select(u => u.Value.Version)),
     ];
 }
