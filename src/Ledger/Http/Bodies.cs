@@ -1,7 +1,5 @@
 using System.Buffers;
-using Microsoft.AspNetCore.Http.Features;
-using Microsoft.AspNetCore.RequestDecompression;
-using Microsoft.Net.Http.Headers;
+using System.IO.Compression;
 
 namespace Ledger.Http;
 
@@ -17,29 +15,8 @@ public static class Bodies
     /// <summary>Unpacks bodies. Call it after routing, because the limit is the endpoint's.</summary>
     public static WebApplication UseCompressedBodies(this WebApplication app)
     {
-        app.Use((context, next) =>
-        {
-            var encodings = context.Request.Headers.ContentEncoding;
-            if (encodings.Count == 0 || (encodings is [{ } encoding] && encoding.ToLowerInvariant() is "br" or "gzip" or "deflate"))
-            {
-                return next(context);
-            }
-
-            context.Response.Headers.AcceptEncoding = Encodings;
-            return Problems.Result("unsupported-media-type", $"The body is encoded as '{encodings}'; it may be: {Encodings}.").ExecuteAsync(context);
-        });
+        app.Use(RefuseUnreadable);
         app.UseRequestDecompression();
-        app.Use(async (context, next) =>
-        {
-            try
-            {
-                await next(context);
-            }
-            catch (InvalidDataException exception) when (exception.TargetSite?.DeclaringType?.Namespace == "System.IO.Compression")
-            {
-                throw new RefusedRequestException(new Rejection("invalid-request", "The body is not what its Content-Encoding says."));
-            }
-        });
         return app;
     }
 
@@ -64,6 +41,32 @@ public static class Bodies
             }
 
             body.AdvanceTo(read.Buffer.Start, read.Buffer.End);
+        }
+    }
+
+    private static async Task RefuseUnreadable(HttpContext context, RequestDelegate next)
+    {
+        var encodings = context.Request.Headers.ContentEncoding;
+        if (encodings.Count == 0)
+        {
+            await next(context);
+            return;
+        }
+
+        if (encodings is not [{ } encoding] || encoding.ToLowerInvariant() is not ("br" or "gzip" or "deflate"))
+        {
+            context.Response.Headers.AcceptEncoding = Encodings;
+            await Problems.Result("unsupported-media-type", $"The body is encoded as '{encodings}'; it may be: {Encodings}.").ExecuteAsync(context);
+            return;
+        }
+
+        try
+        {
+            await next(context);
+        }
+        catch (Exception exception) when (exception is InvalidDataException || exception.Source == typeof(BrotliStream).Assembly.GetName().Name)
+        {
+            throw new RefusedRequestException(new Rejection("invalid-request", $"The body is not in the encoding '{encoding}'."));
         }
     }
 }

@@ -74,7 +74,7 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Ledg
                 var place = chunk.Places[i];
                 var (outcome, position, _) = result.Events[i];
                 chunk.Outcomes[place] = outcome == AppendOutcome.KeyReused
-                    ? new CallOutcome(Conflict(context, calls[place], chunk.Outcomes[place], position, isList ? $"[{place}]." : ""))
+                    ? new CallOutcome(Conflict(context, calls[place], chunk.Outcomes[place], position, isList ? $"[{place}]." : ""), Position: position)
                     : chunk.Outcomes[place] with { Outcome = outcome, Position = position, Recorded = outcome == AppendOutcome.Appended ? chunk.Outcomes[place].Recorded : null };
             }
 

@@ -83,9 +83,9 @@ public static class RecordCalls
         }
 
         var outcomes = calls.Count == 0 ? [] : await recorder.Record(context, calls, allOrNothing: true, isList);
-        if (Array.Find(outcomes, o => o.Rejection is not null).Rejection is { } rejection)
+        if (Array.FindIndex(outcomes, o => o.Rejection is not null) is >= 0 and var refused)
         {
-            return Problems.For(rejection);
+            return Problems.For(await Explain(calls[refused], outcomes[refused], log, cancellation));
         }
 
         var duplicates = outcomes.Count(o => o.Outcome == AppendOutcome.Duplicate);
@@ -124,6 +124,19 @@ public static class RecordCalls
         }
 
         return calls;
+    }
+
+    /// <summary>Of a conflict, says in which fields the two differ.</summary>
+    private static async Task<Rejection> Explain(ReportedCall call, CallOutcome outcome, EventReader log, CancellationToken cancellation)
+    {
+        if (outcome.Position == 0 || (await log.ReadAt(outcome.Position, cancellation))?.Data is not CallRecorded recorded)
+        {
+            return outcome.Rejection!;
+        }
+
+        var differences = call.DifferencesFrom(recorded).ToArray();
+        var what = differences.Length > 0 ? string.Join(", ", differences) : "only one of the two says when it happened";
+        return outcome.Rejection! with { Detail = $"{outcome.Rejection.Detail} They differ: {what}." };
     }
 
     /// <summary>Of a call that was found stored, the result is what was recorded the first time.</summary>

@@ -98,6 +98,39 @@ public sealed record ReportedCall(
         return Base64Url.EncodeToString(digest[..FingerprintBytes]);
     }
 
+    /// <summary>The fields in which it differs from what was recorded under its identity; none when only one of the two said when it happened.</summary>
+    public IEnumerable<string> DifferencesFrom(CallRecorded recorded)
+    {
+        if (UserId != recorded.UserId)
+        {
+            yield return "userId";
+        }
+
+        if (ServiceId != recorded.ServiceId)
+        {
+            yield return "serviceId";
+        }
+
+        if (OccurredAt is { } occurredAt && occurredAt != recorded.OccurredAt)
+        {
+            yield return "occurredAt";
+        }
+
+        foreach (var unit in Differing(Quantities, recorded.Quantities))
+        {
+            yield return $"quantities.{unit}";
+        }
+
+        foreach (var tag in Differing(Tags ?? Nothing<string>(), recorded.Tags ?? Nothing<string>()))
+        {
+            yield return $"tags.{tag}";
+        }
+    }
+
+    private static IEnumerable<string> Differing<T>(IReadOnlyDictionary<string, T> one, IReadOnlyDictionary<string, T> other) =>
+        one.Keys.Union(other.Keys).Order(StringComparer.Ordinal)
+            .Where(k => one.ContainsKey(k) != other.ContainsKey(k) || !EqualityComparer<T>.Default.Equals(one[k], other[k]));
+
     private static int Size(string text) => sizeof(int) + Encoding.UTF8.GetMaxByteCount(text.Length);
 
     private static void Write(Span<byte> buffer, ref int written, string text)

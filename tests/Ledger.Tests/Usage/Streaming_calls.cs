@@ -1,0 +1,106 @@
+using System.IO.Pipelines;
+using System.Net;
+using System.Net.Http.Headers;
+using System.Text;
+using Ledger.Http;
+using Ledger.Usage;
+
+namespace Ledger.Tests.Usage;
+
+public sealed class Streaming_calls(TestNode node) : IClassFixture<TestNode>
+{
+    private static string Line(string service, string id, long tokens = 1000) =>
+        $$"""{"id":"{{id}}","source":"gw","userId":"u1","serviceId":"{{service}}","occurredAt":"2026-11-19T12:00:00Z","quantities":{"inputToken":{{tokens}} } }""";
+
+    [Theory]
+    [InlineData(null)]
+    [InlineData("gzip")]
+    [InlineData("br")]
+    public async Task Takes_one_a_line_and_the_same_lines_again_for_duplicates(string? encoding)
+    {
+        var service = await UsageOf.Service(node);
+        var lines = Encoding.UTF8.GetBytes(string.Join('\n', Enumerable.Range(0, 2_500).Select(i => Line(service, $"{service}-{i}"))));
+
+        var first = await node.Record(lines, "application/x-ndjson", encoding);
+        var second = await node.Record(lines, "application/x-ndjson", encoding);
+
+        Assert.Equal((2_500, 0, 2_500, 0), Counts(first));
+        Assert.Equal((0, 2_500, 2_500, 0), Counts(second));
+        Assert.Equal(first.Position, second.Position);
+        Assert.Equal((2_500, "0.375", 0), await node.Totals(service));
+        Assert.Equal(Enumerable.Range(0, 2_500).Select(i => $"{service}-{i}"), (await node.Recorded(service)).Select(c => c.CallId));
+    }
+
+    [Fact]
+    public async Task Keeps_the_good_lines_and_says_of_the_others_which_field_breaks_which_rule()
+    {
+        var service = await UsageOf.Service(node);
+        string[] lines =
+        [
+            Line(service, "a"), "not json", Line(service, "a"), Line(service, "a", 5), Line("no-such", "b"), "", Line(service, "c").Replace("1000", "-1", StringComparison.Ordinal),
+            $$"""{"userId":"u","serviceId":"{{service}}","occurredAt":"{{Rfc3339.Format(node.Clock.Now.AddHours(1))}}"}""", new string('x', Limits.MaxLineBytes + 1),
+            """{"serviceId":"s"}""", Line(service, "z"),
+        ];
+
+        var answer = await node.Record(string.Join("\r\n", lines), "application/x-ndjson; charset=utf-8");
+
+        var (accepted, duplicates, received, rejected, rejections) = answer.Receipt();
+        Assert.Equal((2, 1, 10, 7), (accepted, duplicates, received, rejected));
+        Assert.Equal(
+            [
+                (2, "malformed-json", ""), (4, "call-conflict", "id"), (5, "service-not-found", ""), (7, "invalid-request", "quantities.inputToken"),
+                (8, "invalid-request", "occurredAt"), (9, "line-too-long", ""), (10, "invalid-request", "userId"),
+            ],
+            rejections);
+        Assert.Equal(["a", "z"], (await node.Recorded(service)).Select(c => c.CallId));
+    }
+
+    [Fact]
+    public async Task Names_the_first_rejected_lines_in_their_order_though_it_counts_all()
+    {
+        var service = await UsageOf.Service(node);
+        var lines = Enumerable.Range(1, 5_000).Select(i => i % 2 == 0 ? Line(service, $"{service}-{i}") : i % 3 == 0 ? "bad" : Line("no-such", $"{i}"));
+
+        var (accepted, _, received, rejected, rejections) = (await node.Record(string.Join('\n', lines), "application/x-ndjson")).Receipt();
+
+        Assert.Equal((2_500, 5_000, 2_500), (accepted, received, rejected));
+        Assert.Equal(Enumerable.Range(0, RejectedLine.MaxNamed).Select(i => (long)((2 * i) + 1)), rejections.Select(r => r.Line));
+    }
+
+    [Fact]
+    public async Task Takes_nothing_for_nothing() => Assert.Equal((0, 0, 0, 0), Counts(await node.Record("", "application/x-ndjson")));
+
+    [Fact]
+    public async Task Stores_chunks_while_the_rest_is_still_to_come_and_keeps_them_when_it_breaks_off()
+    {
+        var service = await UsageOf.Service(node);
+        var pipe = new Pipe();
+        using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/usage") { Content = new StreamContent(pipe.Reader.AsStream()) };
+        request.Content.Headers.ContentType = new MediaTypeHeaderValue("application/x-ndjson");
+        var sending = node.Client.SendAsync(request, TestContext.Current.CancellationToken);
+        for (var i = 0; i < StreamedCalls.ChunkLines * 2; i++)
+        {
+            await pipe.Writer.WriteAsync(Encoding.UTF8.GetBytes(Line(service, $"{service}-{i}") + "\n"), TestContext.Current.CancellationToken);
+        }
+
+        while ((await node.Recorded(service)).Length < StreamedCalls.ChunkLines)
+        {
+            await Task.Delay(10, TestContext.Current.CancellationToken);
+        }
+
+        await pipe.Writer.CompleteAsync(new IOException("The client is gone."));
+        await Assert.ThrowsAnyAsync<Exception>(() => sending);
+
+        var resent = await node.Record(string.Join('\n', Enumerable.Range(0, StreamedCalls.ChunkLines * 3).Select(i => Line(service, $"{service}-{i}"))), "application/x-ndjson");
+        Assert.Equal(StreamedCalls.ChunkLines * 3, resent.Receipt().Received);
+        Assert.Equal(0, resent.Receipt().Rejected);
+        Assert.InRange(resent.Receipt().Duplicates, StreamedCalls.ChunkLines, StreamedCalls.ChunkLines * 2);
+        Assert.Equal(StreamedCalls.ChunkLines * 3, (await node.Totals(service)).Calls);
+    }
+
+    private static (long, long, long, long) Counts(Answer answer)
+    {
+        var (accepted, duplicates, received, rejected, _) = answer.Receipt();
+        return (accepted, duplicates, received, rejected);
+    }
+}
