@@ -22,10 +22,14 @@ public static class UsageViewsFeature
     /// <summary>Its services.</summary>
     public static IServiceCollection AddUsageViews(this IServiceCollection services) => services
         .AddSingleton<IProjection, CallsProjection>()
-        .AddSingleton<IProjection, UsageTotalsProjection>();
+        .AddSingleton<IProjection, UsageTotalsProjection>()
+        .AddSingleton<UsageCallsReader>()
+        .AddSingleton<UnpricedCallsReader>();
 
     /// <summary>Its routes.</summary>
     public static void MapUsageViews(this IEndpointRouteBuilder routes)
     {
+        UsageCalls.Map(routes);
+        UnpricedCalls.Map(routes);
     }
 }
