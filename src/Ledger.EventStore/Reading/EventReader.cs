@@ -171,9 +171,11 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
              select k.ordinal, (select position from reached), {Columns}
              from unnest($2, $3) with ordinality k (tenant_id, stream_id, ordinal)
              cross join lateral (
+               select * from mt_events n
+               where n.tenant_id = k.tenant_id and n.stream_id = k.stream_id order by n.version desc limit 1) newest
+             cross join lateral (
                with recursive tail as (
-                 (select n.* from mt_events n
-                  where n.tenant_id = k.tenant_id and n.stream_id = k.stream_id order by n.version desc limit 1)
+                 select newest.* -- of a stream that does not exist there is nothing to begin with
                  union all
                  select p.* from tail t cross join lateral (
                    -- the limit makes it one look into the index a step, where a join might read the whole stream

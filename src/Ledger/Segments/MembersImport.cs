@@ -175,10 +175,13 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
                     : Outcome.Joined;
                 decided.Add((line, outcome, decision.Rejection));
                 events.AddRange(decision.Events);
-                state = decision.Events.Aggregate(state, (s, e) => UserMemberships.Evolve(s, new RecordedEvent
+                if (decided.Count < user.Lines.Length)
                 {
-                    Data = e, RecordedAt = now, Position = 0, Version = 0, Id = default, TenantId = "", StreamId = "", Type = "", Json = default,
-                }));
+                    state = decision.Events.Aggregate(state, (s, e) => UserMemberships.Evolve(s, new RecordedEvent
+                    {
+                        Data = e, RecordedAt = now, Position = 0, Version = 0, Id = default, TenantId = "", StreamId = "", Type = "", Json = default,
+                    }));
+                }
             }
 
             return (events, decided);
