@@ -24,12 +24,14 @@ public static class UsageViewsFeature
         .AddSingleton<IProjection, CallsProjection>()
         .AddSingleton<IProjection, UsageTotalsProjection>()
         .AddSingleton<UsageCallsReader>()
-        .AddSingleton<UnpricedCallsReader>();
+        .AddSingleton<UnpricedCallsReader>()
+        .AddSingleton<UsageTotalsReader>();
 
     /// <summary>Its routes.</summary>
     public static void MapUsageViews(this IEndpointRouteBuilder routes)
     {
         UsageCalls.Map(routes);
         UnpricedCalls.Map(routes);
+        UsageTotals.Map(routes);
     }
 }

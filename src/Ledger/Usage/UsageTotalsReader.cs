@@ -1,0 +1,343 @@
+using System.Globalization;
+using System.Text.Json;
+using Ledger.EventStore;
+using Ledger.Http;
+using Npgsql;
+
+namespace Ledger.Usage;
+
+/// <summary>Where a page of totals ends: the number it is sorted by, and the groups.</summary>
+public sealed record UsageTotalKey(string? Number, string? User, string? Service, DateTimeOffset? Start, string? Currency);
+
+/// <summary>Totals that were found, or why they were not looked for.</summary>
+internal sealed record UsageTotalsFound(long Position, IReadOnlyList<(UsageTotal Total, UsageTotalKey Key)> Items, UsageTotal Total, Rejection? Rejection = null);
+
+/// <summary>
+/// Reads the view "UsageTotals", and, where a bound lies within a quarter of an hour, the view "Calls". An answer costs the
+/// rows of quarters in its range: those of the services, one a service, quarter, currency and set of units in which there
+/// were calls, or, where users are grouped or filtered by, as many a user; and the single calls of two quarters where
+/// <c>from</c> and <c>to</c> lie within one. How many calls the quarters are made of does not matter. What was known at a
+/// position is added up from all calls in the range. All sums are PostgreSQL's.
+/// </summary>
+public sealed class UsageTotalsReader(ViewDatabase views)
+{
+    /// <summary>The views an answer is made of.</summary>
+    public static readonly string[] Views = [UsageTotalsProjection.View, CallsProjection.View];
+
+    /// <summary>A page of the totals that a question asks for, and the total of everything.</summary>
+    internal async Task<UsageTotalsFound> Read(UsageTotalsQuestion question, UsageTotalKey? after, int limit, CancellationToken cancellation)
+    {
+        var bounded = question is { Unit: null } or { From: not null, To: not null };
+        (DateTimeOffset First, DateTimeOffset Last)? span = null;
+        if (!bounded)
+        {
+            await views.Read(Views, [SpanOf(question)], async reader => span = await ReadSpan(reader, cancellation), cancellation);
+        }
+
+        while (true)
+        {
+            var from = Earlier(question.From ?? (bounded ? DateTimeOffset.MinValue : span?.First ?? UsageRanges.End), UsageRanges.End);
+            var to = Earlier(question.To ?? (bounded ? UsageRanges.End : span is { } s ? s.Last + UsageBuckets.Width : from), UsageRanges.End);
+            ZonedIntervals? intervals = null;
+            if (question.Unit is { } unit && (intervals = ZonedIntervals.Covering(from, to, unit, question.Zone)) is null)
+            {
+                return new UsageTotalsFound(0, [], UsageTotal.None, Validation.Field(
+                    question.From is null ? "from" : "to", $"makes more than {ZonedIntervals.MaxIntervals} intervals: ask for a shorter time or for longer intervals"));
+            }
+
+            var total = UsageTotal.None;
+            var items = new List<(UsageTotal, UsageTotalKey)>();
+            var missed = false;
+            var ranges = UsageRanges.Of(from, to, intervals, question.Position is not null);
+            NpgsqlBatchCommand[] statements = [TotalsOf(question, ranges, intervals, after, limit), .. bounded ? [] : (NpgsqlBatchCommand[])[SpanOf(question)]];
+            var position = await views.Read(
+                Views, statements,
+                async reader =>
+                {
+                    while (await reader.ReadAsync(cancellation))
+                    {
+                        var (found, key) = ReadTotal(reader, question, intervals);
+                        if (key is null)
+                        {
+                            total = found;
+                        }
+                        else
+                        {
+                            items.Add((found, key));
+                        }
+                    }
+
+                    if (!bounded)
+                    {
+                        await reader.NextResultAsync(cancellation);
+                        var now = await ReadSpan(reader, cancellation);
+                        missed = now is not null && (span is null || now.Value.First < span.Value.First || now.Value.Last > span.Value.Last);
+                        span = now;
+                    }
+                },
+                cancellation);
+            if (!missed)
+            {
+                // Without groups there is one item, also when there is no call.
+                return new UsageTotalsFound(position, question.Groups.Count > 0 ? items : after is null ? [(total, new UsageTotalKey(null, null, null, null, null))] : [], total);
+            }
+        }
+    }
+
+    /// <summary>The first and the last quarter in which there were calls that a question may be about; null when there were none.</summary>
+    internal static NpgsqlBatchCommand SpanOf(UsageTotalsQuestion question)
+    {
+        var parameters = new SqlParameters();
+        var source = new Source(question, parameters);
+        return Sql.Command(
+            $"""
+             with recursive {source.Called}
+             select min(f.bucket), max(l.bucket)
+             from called k
+             cross join lateral (select t.bucket from {source.Table} t where {source.Where} order by t.bucket limit 1) f
+             cross join lateral (select t.bucket from {source.Table} t where {source.Where} order by t.bucket desc limit 1) l
+             where k.service_id is not null
+             """,
+            parameters.All);
+    }
+
+    /// <summary>
+    /// Adds up in steps: the rows in the ranges; cells, the sums of a group that has one currency and one set of units; facts,
+    /// one number of a group each (its calls, those without a price, an amount, a quantity), and the same of everything; items.
+    /// </summary>
+    internal static NpgsqlBatchCommand TotalsOf(
+        UsageTotalsQuestion question, UsageRanges ranges, ZonedIntervals? intervals, UsageTotalKey? after, int limit)
+    {
+        var parameters = new SqlParameters();
+        var source = new Source(question, parameters);
+        var keys = question.Groups.Select(ColumnOf).ToArray();
+        var keyed = string.Concat(keys.Select(k => $"{k}, "));
+        var slot = question.By(UsageGroup.Time) ? $"width_bucket(r.at, {parameters.Add(Sql.Value(intervals!.Starts.ToArray()))})" : "0";
+        var sums = string.Join(", ", Enumerable.Range(1, CallQuantities.MaxUnits).Select(i => $"sum(r.quantities[{i}])"));
+        var rows = new List<string>();
+        if (ranges.Whole.Count > 0 || ranges.Single.Count == 0)
+        {
+            rows.Add(source.Quarters(ranges.Whole));
+        }
+
+        if (ranges.Single.Count > 0)
+        {
+            rows.Add(source.Calls(ranges.Single, question.Position ?? long.MaxValue));
+        }
+
+        var order = OrderOf(question, keys);
+        var whole = keys.Length > 0 ? $"grouping({keys[0]})" : "1";
+        var currency = question.Currency is { } only ? $"where r.currency = {parameters.Add(Sql.Value(only))}" : "";
+        return Sql.Command(
+            $"""
+             with recursive {source.Called},
+             cells as (
+               select {Selected(question, UsageGroup.User, "r.user_id")} as user_id, {Selected(question, UsageGroup.Service, "r.service_id")} as service_id, {slot} as slot,
+                 r.currency as priced_in, r.units, sum(r.calls) as calls, sum(r.amount) as amount, array[{sums}] as quantities
+               from ({string.Join("\nunion all\n", rows)}) r {currency}
+               group by 1, 2, 3, 4, 5 having sum(r.calls) > 0
+             ),
+             facts as (
+               select {whole} as whole, {keyed}f.kind, f.name, sum(f.value) as value
+               from cells c
+               cross join lateral (
+                 select 0, '', c.calls
+                 union all select 1, '', c.calls where c.priced_in = ''
+                 union all select 2, c.priced_in, c.amount where c.priced_in <> ''
+                 union all select 3, u.unit, u.quantity from unnest(string_to_array(c.units, ','), c.quantities) u (unit, quantity) where u.unit is not null
+               ) f (kind, name, value)
+               group by grouping sets (({keyed}f.kind, f.name){(keys.Length > 0 ? ", (f.kind, f.name)" : "")})
+             ),
+             items as materialized (
+               select whole, {keyed}sum(value) filter (where kind = 0) as calls, coalesce(sum(value) filter (where kind = 1), 0) as unpriced,
+                 coalesce(sum(value) filter (where kind = 2), 0) as amount,
+                 json_object_agg(name, trim_scale(value)::text order by name collate "C") filter (where kind = 2) as amounts,
+                 json_object_agg(name, trim_scale(value)::text order by name collate "C") filter (where kind = 3) as quantities
+               from facts group by {keyed}whole
+             )
+             select whole, {Column(question, UsageGroup.User)}, {Column(question, UsageGroup.Service)}, {Column(question, UsageGroup.Time)}, {Column(question, UsageGroup.Currency)},
+               calls::bigint, unpriced::bigint, amount::text, amounts::text, quantities::text
+             from (
+               (select * from items i where whole = 1)
+               union all
+               (select * from items i where whole = 0 {After(question, keys, after, intervals, parameters)} order by {order} limit {parameters.Add(Sql.Value(limit))})
+             ) i
+             order by i.whole desc, {order}
+             """,
+            parameters.All);
+    }
+
+    private static string ColumnOf(UsageGroup group) => group switch
+    {
+        UsageGroup.User => "user_id",
+        UsageGroup.Service => "service_id",
+        UsageGroup.Time => "slot",
+        _ => "priced_in",
+    };
+
+    private static string Selected(UsageTotalsQuestion question, UsageGroup group, string column) => question.By(group) ? column : "''::varchar";
+
+    private static string Column(UsageTotalsQuestion question, UsageGroup group) =>
+        question.By(group) ? ColumnOf(group) : group == UsageGroup.Time ? "null::int" : "null::varchar";
+
+    private static string OrderOf(UsageTotalsQuestion question, string[] keys)
+    {
+        var direction = question.Descending ? "desc" : "asc";
+        return string.Join(", ", question.Sort is { } sort ? keys.Select(k => $"i.{k}").Prepend($"i.{sort} {direction}") : keys.Length > 0 ? keys.Select(k => $"i.{k} {direction}") : ["i.whole"]);
+    }
+
+    /// <summary>The condition that an item comes after the last one of the page before.</summary>
+    private static string After(UsageTotalsQuestion question, string[] keys, UsageTotalKey? after, ZonedIntervals? intervals, SqlParameters parameters)
+    {
+        if (after is null || keys.Length == 0)
+        {
+            return "";
+        }
+
+        var values = string.Join(", ", question.Groups.Select(g => parameters.Add(g switch
+        {
+            UsageGroup.User => Sql.Value(after.User ?? ""),
+            UsageGroup.Service => Sql.Value(after.Service ?? ""),
+            UsageGroup.Time => Sql.Value(SlotOf(after.Start ?? DateTimeOffset.MinValue, intervals!)),
+            _ => Sql.Value(after.Currency ?? ""),
+        })));
+        var columns = string.Join(", ", keys);
+        if (question.Sort is not { } sort)
+        {
+            return $"and ({columns}) {(question.Descending ? "<" : ">")} ({values})";
+        }
+
+        var number = $"{parameters.Add(Sql.Value(after.Number ?? "0"))}::numeric";
+        return $"and ({sort} {(question.Descending ? "<" : ">")} {number} or ({sort} = {number} and ({columns}) > ({values})))";
+    }
+
+    /// <summary>The number of the interval that begins at an instant; there may be more before it than when the cursor was made.</summary>
+    private static int SlotOf(DateTimeOffset start, ZonedIntervals intervals)
+    {
+        var index = intervals.Starts.BinarySearch(start);
+        return index >= 0 ? index + 1 : ~index;
+    }
+
+    private static (UsageTotal Total, UsageTotalKey? Key) ReadTotal(NpgsqlDataReader reader, UsageTotalsQuestion question, ZonedIntervals? intervals)
+    {
+        var total = new UsageTotal
+        {
+            Calls = reader.GetInt64(5), UnpricedCalls = reader.GetInt64(6), Amounts = Numbers(reader.Maybe<string>(8)), Quantities = Numbers(reader.Maybe<string>(9)),
+        };
+        if (reader.GetInt32(0) == 1)
+        {
+            return (total, null);
+        }
+
+        var (user, service, currency) = (reader.Maybe<string>(1), reader.Maybe<string>(2), reader.Maybe<string>(4));
+        (DateTimeOffset Start, DateTimeOffset End)? interval = question.By(UsageGroup.Time) ? intervals![reader.GetInt32(3)] : null;
+        total = total with { User = user, Service = service, Start = interval?.Start, End = interval?.End };
+        if (question.By(UsageGroup.Currency))
+        {
+            total = total with { Currency = new Patch<string>(currency is "" ? null : currency) };
+        }
+
+        var number = question.Sort switch
+        {
+            "calls" => total.Calls.ToString(CultureInfo.InvariantCulture),
+            "amount" => reader.GetString(7),
+            _ => null,
+        };
+        return (total, new UsageTotalKey(number, user, service, interval?.Start, currency));
+    }
+
+    private static Dictionary<string, string> Numbers(string? json) =>
+        json is null ? [] : JsonSerializer.Deserialize<Dictionary<string, string>>(json, Json.Options)!;
+
+    private static async Task<(DateTimeOffset First, DateTimeOffset Last)?> ReadSpan(NpgsqlDataReader reader, CancellationToken cancellation) =>
+        await reader.ReadAsync(cancellation) && !reader.IsDBNull(0) ? (reader.GetFieldValue<DateTimeOffset>(0), reader.GetFieldValue<DateTimeOffset>(1)) : null;
+
+    private static DateTimeOffset Earlier(DateTimeOffset one, DateTimeOffset other) => one < other ? one : other;
+
+    /// <summary>
+    /// The tables and indexes a question is answered from. The services are found by skipping along an index from one to the
+    /// next, so that each is one range of time: nothing outside the range is read.
+    /// </summary>
+    private sealed class Source
+    {
+        private const string OfService = "t.bucket > '-infinity'";
+
+        private readonly UsageTotalsQuestion _question;
+        private readonly SqlParameters _parameters;
+        private readonly string _tenant;
+        private readonly string _user;
+
+        public Source(UsageTotalsQuestion question, SqlParameters parameters)
+        {
+            (_question, _parameters) = (question, parameters);
+            _tenant = parameters.Add(Sql.Value(question.TenantId));
+            _user = question.User is { } user ? parameters.Add(Sql.Value(user)) : "";
+            Table = question.User is not null || question.By(UsageGroup.User) ? "usage_totals" : "usage_service_totals";
+            var ofUser = question.User is null ? "" : $" and t.user_id = {_user}";
+            Where = $"t.tenant_id = {_tenant}{ofUser} and t.service_id = k.service_id"
+                + (question.User is null && Table == "usage_totals" ? $" and {OfService}" : "");
+            var (skipped, among) = question.User is null ? ("usage_service_totals", $"t.tenant_id = {_tenant}") : ("usage_totals", $"t.tenant_id = {_tenant}{ofUser}");
+            Called = question.Service is { } service
+                ? $"called (service_id) as (select {parameters.Add(Sql.Value(service))}::varchar collate \"C\")"
+                : $"""
+                   called (service_id) as (
+                     (select t.service_id from {skipped} t where {among} order by t.service_id limit 1)
+                     union all
+                     select (select t.service_id from {skipped} t where {among} and t.service_id > k.service_id order by t.service_id limit 1)
+                     from called k where k.service_id is not null
+                   )
+                   """;
+        }
+
+        /// <summary>The table of the quarters.</summary>
+        public string Table { get; }
+
+        /// <summary>The condition on its rows t of a service k.</summary>
+        public string Where { get; }
+
+        /// <summary>The services k, the last of them null.</summary>
+        public string Called { get; }
+
+        /// <summary>The rows of whole quarters.</summary>
+        public string Quarters(IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges) =>
+            $"""
+             select {(Table == "usage_totals" ? "t.user_id" : "''::varchar")} as user_id, t.service_id, t.bucket as at, t.currency, t.units, t.calls, t.quantities, t.amount
+             from called k
+             cross join {Unnest(ranges)} w (since, below)
+             cross join lateral (select * from {Table} t where {Where} and t.bucket >= w.since and t.bucket < w.below offset 0) t
+             where k.service_id is not null
+             """;
+
+        /// <summary>Single calls, as they were known at a position, in the shape of rows of quarters.</summary>
+        public string Calls(IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges, long position)
+        {
+            var known = _parameters.Add(Sql.Value(position));
+            var (of, index) = (_question.User, _question.Service) switch
+            {
+                (not null, _) => ($"c.tenant_id = {_tenant} and c.user_id = {_user} and c.service_id = k.service_id", ""),
+                (_, not null) => ($"c.tenant_id = {_tenant} and c.service_id = k.service_id", $"and {UsageCallsReader.OfService}"),
+                _ => ($"c.tenant_id = {_tenant}", $"and {UsageCallsReader.ByTime}"),
+            };
+            var from = index.Contains(UsageCallsReader.ByTime, StringComparison.Ordinal) ? "" : "(select * from called where service_id is not null) k cross join ";
+            return
+                $"""
+                 select c.user_id, c.service_id, c.occurred_at as at, c.priced_in as currency, q.units collate "C" as units, 1::bigint as calls, q.quantities,
+                   case when c.priced_in = '' then 0 else c.amount end as amount
+                 from {from}{Unnest(ranges)} w (since, below)
+                 cross join lateral (
+                   select c.user_id, c.service_id, c.occurred_at, c.position, c.amount,
+                     case when c.amount is null or c.priced_position > {known} then '' else c.currency end collate "C" as priced_in
+                   from calls c
+                   where {of} {index} and c.occurred_at >= w.since and c.occurred_at < w.below
+                     and c.position <= {known} and (c.voided_position is null or c.voided_position > {known}) offset 0) c
+                 cross join lateral (select e.data -> 'quantities' as quantities from mt_events e where e.seq_id = c.position limit 1) e
+                 cross join lateral (
+                   select string_agg(p.key, ',' order by p.key collate "C") as units, array_agg(p.value::numeric order by p.key collate "C") as quantities
+                   from jsonb_each_text(e.quantities) p) q
+                 """;
+        }
+
+        private string Unnest(IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges) =>
+            $"unnest({_parameters.Add(Sql.Instants(ranges.Select(r => r.Since)))}, {_parameters.Add(Sql.Instants(ranges.Select(r => r.Below)))})";
+    }
+}
