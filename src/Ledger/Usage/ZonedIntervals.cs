@@ -43,10 +43,10 @@ public sealed class ZonedIntervals
             return new ZonedIntervals([from]);
         }
 
-        var shortest = unit switch { IntervalUnit.Hour => TimeSpan.FromHours(1), IntervalUnit.Day => TimeSpan.FromHours(23), _ => TimeSpan.FromDays(27) };
-        if ((to - from) / shortest > MaxIntervals + 2)
+        var length = unit switch { IntervalUnit.Hour => TimeSpan.FromHours(1), IntervalUnit.Day => TimeSpan.FromDays(1), _ => TimeSpan.FromDays(28) };
+        if ((to - from) / length > MaxIntervals * 1.2)
         {
-            return null;
+            return null; // too many by far: not worth counting
         }
 
         var offsets = Offsets(from, to, zone);
@@ -64,6 +64,11 @@ public sealed class ZonedIntervals
             {
                 break;
             }
+        }
+
+        if (bounds[0] > from)
+        {
+            bounds.Insert(0, from); // what is older than the zone's first date
         }
 
         return bounds.Count - 1 <= MaxIntervals ? new ZonedIntervals([.. bounds]) : null;

@@ -6,7 +6,6 @@ using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Usage;
 using Microsoft.Extensions.DependencyInjection;
-using Npgsql;
 
 namespace Ledger.Tests.Usage;
 
@@ -45,6 +44,173 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
         }
 
         Assert.Empty(node.Errors);
+    }
+
+    [Fact]
+    public async Task Have_the_fields_of_the_groups_asked_for()
+    {
+        await using var own = await WithThreeCalls();
+
+        Assert.Equal(
+            """{"items":[{"calls":3,"quantities":{"call":"3","inputToken":"1200.5"},"amounts":{"EUR":"2","USD":"0.5"},"unpricedCalls":1}],"total":{"calls":3,"quantities":{"call":"3","inputToken":"1200.5"},"amounts":{"EUR":"2","USD":"0.5"},"unpricedCalls":1},"nextCursor":null}""",
+            (await own.Get("/v1/usage/totals")).Is(HttpStatusCode.OK).Text);
+        Assert.Equal(
+            """{"items":[{"currency":null,"calls":1,"quantities":{"call":"1"},"amounts":{},"unpricedCalls":1},{"currency":"EUR","calls":1,"quantities":{"call":"1"},"amounts":{"EUR":"2"},"unpricedCalls":0},{"currency":"USD","calls":1,"quantities":{"call":"1","inputToken":"1200.5"},"amounts":{"USD":"0.5"},"unpricedCalls":0}],"total":{"calls":3,"quantities":{"call":"3","inputToken":"1200.5"},"amounts":{"EUR":"2","USD":"0.5"},"unpricedCalls":1},"nextCursor":null}""",
+            (await own.Get("/v1/usage/totals?groupBy=currency")).Is(HttpStatusCode.OK).Text);
+        Assert.Equal(
+            """{"user":"u","service":"m","start":"2026-11-19T23:00:00Z","end":"2026-11-20T23:00:00Z","calls":3,"quantities":{"call":"3","inputToken":"1200.5"},"amounts":{"EUR":"2","USD":"0.5"},"unpricedCalls":1}""" + "\n",
+            (await own.Get("/v1/usage/totals?groupBy=user,service,day&timeZone=Europe/Berlin", ("Accept", "application/x-ndjson"))).Is(HttpStatusCode.OK).Text);
+    }
+
+    [Fact]
+    public async Task Come_as_a_table_whose_rows_add_up()
+    {
+        await using var own = await WithThreeCalls();
+
+        Assert.Equal(
+            """
+            user,service,start,end,currency,calls,unpricedCalls,amount,quantities
+            u,,2026-11-01T00:00:00Z,2026-12-01T00:00:00Z,,1,1,,call=1
+            u,,2026-11-01T00:00:00Z,2026-12-01T00:00:00Z,EUR,1,0,2,call=1
+            u,,2026-11-01T00:00:00Z,2026-12-01T00:00:00Z,USD,1,0,0.5,call=1;inputToken=1200.5
+
+            """.ReplaceLineEndings("\r\n"),
+            (await own.Get("/v1/usage/totals?groupBy=user&interval=P1M", ("Accept", "text/csv"))).Is(HttpStatusCode.OK).Text);
+    }
+
+    [Fact]
+    public async Task Of_nothing_are_nothing()
+    {
+        await using var own = await node.StartAnew();
+        const string Zero = """{"calls":0,"quantities":{},"amounts":{},"unpricedCalls":0}""";
+
+        Assert.Equal($$"""{"items":[{{Zero}}],"total":{{Zero}},"nextCursor":null}""", (await own.Get("/v1/usage/totals")).Is(HttpStatusCode.OK).Text);
+        Assert.Equal($$"""{"items":[],"total":{{Zero}},"nextCursor":null}""", (await own.Get("/v1/usage/totals?groupBy=user,day")).Is(HttpStatusCode.OK).Text);
+        Assert.Equal(
+            $$"""{"items":[],"total":{{Zero}},"nextCursor":null}""",
+            (await own.Get("/v1/usage/totals?groupBy=hour&from=2026-11-20T12:00:00Z&to=2026-11-20T12:00:00Z")).Is(HttpStatusCode.OK).Text);
+    }
+
+    [Fact]
+    public async Task At_an_instant_are_those_of_the_calls_before_it()
+    {
+        await using var own = await WithThreeCalls();
+
+        Assert.Equal(2, (await own.Get("/v1/usage/totals?at=2026-11-20T12:01:00Z")).Json.GetProperty("total").GetProperty("calls").GetInt64());
+        Assert.Equal(0, (await own.Get("/v1/usage/totals?at=2026-11-20T12:00:00Z")).Json.GetProperty("total").GetProperty("calls").GetInt64());
+        Assert.Equal(3, (await own.Get("/v1/usage/totals?at=2026-11-20T12:01:00.000001Z&to=2027-01-01T00:00:00Z")).Json.GetProperty("total").GetProperty("calls").GetInt64());
+        Assert.Equal(1, (await own.Get("/v1/usage/totals?position=1")).Json.GetProperty("total").GetProperty("calls").GetInt64());
+        (await own.Get("/v1/usage/totals?position=4")).IsProblem(400, "invalid-request");
+    }
+
+    [Fact]
+    public async Task Can_have_more_digits_than_a_decimal()
+    {
+        await using var own = await node.StartAnew();
+        var most = new CallRecorded(
+            "s", "1", "u", "m", TestClock.Start, new Dictionary<string, decimal> { ["call"] = 1 }, null, 999_999_999.999_999_999_999_999m, "USD", 1, null);
+        var appender = own.Services.GetRequiredService<Appender>();
+        for (var i = 0; i < 12; i++)
+        {
+            await appender.Append(new AppendRequest { TenantId = Requests.DefaultTenant, Appends = [new StreamAppend("usage-m-2026-11-20", Call.StreamType, [.. Enumerable.Repeat(most, 10_000)])] }, Cancellation);
+        }
+
+        await own.CatchUp();
+
+        Assert.Equal("119999999999999.99999999988", (await own.Get("/v1/usage/totals")).Json.GetProperty("total").GetProperty("amounts").GetProperty("USD").GetString());
+    }
+
+    [Theory]
+    [InlineData("groupBy=team", "groupBy")]
+    [InlineData("groupBy=user,user", "groupBy")]
+    [InlineData("groupBy=day,hour", "groupBy")]
+    [InlineData("interval=P2D", "interval")]
+    [InlineData("interval=p1d", "interval")]
+    [InlineData("groupBy=day&interval=PT1H", "interval")]
+    [InlineData("timeZone=Europe/Atlantis", "timeZone")]
+    [InlineData("timeZone=../../../etc/passwd", "timeZone")]
+    [InlineData("timeZone=Europe", "timeZone")]
+    [InlineData("timeZone=tzdata.zi", "timeZone")]
+    [InlineData("timeZone=leapseconds", "timeZone")]
+    [InlineData("timeZone=", "timeZone")]
+    [InlineData("user=%20", "user")]
+    [InlineData("service=a%20b", "service")]
+    [InlineData("currency=usd", "currency")]
+    [InlineData("sort=user", "sort")]
+    [InlineData("order=down", "order")]
+    [InlineData("from=2026-11-20T12:00:00Z&to=2026-11-20T11:59:59Z", "from")]
+    [InlineData("from=2026-11-20", "from")]
+    [InlineData("groupBy=hour&from=2020-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "to")]
+    [InlineData("limit=1001", "limit")]
+    [InlineData("cursor=abc", "cursor")]
+    public async Task Are_refused_where_the_question_is_none(string query, string field)
+    {
+        foreach (var format in (string[])["application/json", "text/csv"])
+        {
+            var refused = await node.GetAsIs($"/v1/usage/totals?{query}", ("Accept", format));
+            Assert.True(HttpStatusCode.BadRequest == refused.Status, refused.Text);
+            Assert.Equal(field, refused.Fields.Single());
+        }
+    }
+
+    [Fact]
+    public async Task Take_the_cursor_of_the_same_question_only()
+    {
+        await using var own = await WithThreeCalls();
+        var cursor = (await own.Get("/v1/usage/totals?groupBy=currency&limit=1")).Json.GetProperty("nextCursor").GetString();
+
+        (await own.Get($"/v1/usage/totals?groupBy=currency&limit=1&cursor={cursor}")).Is(HttpStatusCode.OK);
+        (await own.Get($"/v1/usage/totals?groupBy=currency&limit=1&sort=calls&cursor={cursor}")).IsProblem(400, "invalid-cursor");
+    }
+
+    [Theory]
+    [InlineData(null, null, "service,day", "usage_service_totals_pkey", "calls_by_time")]
+    [InlineData(null, "m", "day", "usage_service_totals_pkey", "calls_of_service")]
+    [InlineData(null, null, "user", "usage_totals_of_service", "calls_by_time")]
+    [InlineData(null, "m", "user,hour", "usage_totals_of_service", "calls_of_service")]
+    [InlineData("u", null, "day", "usage_totals_pkey", "calls_pkey")]
+    [InlineData("u", "m", "currency", "usage_totals_pkey", "calls_pkey")]
+    public async Task Read_nothing_outside_their_range(string? user, string? service, string groups, string quarters, string calls)
+    {
+        var (from, to) = (TestClock.Start.AddDays(-7).AddMinutes(1), TestClock.Start.AddMinutes(1));
+        var errors = new Validation();
+        var question = UsageTotalsQuestion.Read(
+            Requests.DefaultTenant, new UsageTotalsQuery(groups, new QueryTime(from), new QueryTime(to), user, service, null, null, null, null, null), null, null, errors);
+        Assert.Null(errors.Rejection);
+        var intervals = question.Unit is { } unit ? ZonedIntervals.Covering(from, to, unit, TimeZoneInfo.Utc) : null;
+
+        var plan = await Plans.Of(node, UsageTotalsReader.TotalsOf(question, UsageRanges.Of(from, to, intervals, single: false), intervals, null, 100));
+
+        Assert.Contains(quarters, Plans.IndexesOn(quarters.StartsWith("usage_service", StringComparison.Ordinal) ? "usage_service_totals" : "usage_totals", plan));
+        Assert.Equal([calls], Plans.IndexesOn("calls", plan));
+        Assert.DoesNotContain("Seq Scan", plan, StringComparison.Ordinal);
+        Assert.DoesNotContain("Filter: ((bucket", plan, StringComparison.Ordinal);
+        Assert.DoesNotContain("Filter: ((occurred_at", plan, StringComparison.Ordinal);
+        Assert.DoesNotContain("Seq Scan", await Plans.Of(node, UsageTotalsReader.SpanOf(question)), StringComparison.Ordinal);
+    }
+
+    /// <summary>A node with three calls of one user and service: two at noon, in USD and without a price, and one in EUR a minute later.</summary>
+    private async Task<TestNode> WithThreeCalls()
+    {
+        var own = await node.StartAnew();
+        var priced = new CallRecorded(
+            "s", "1", "u", "m", TestClock.Start, new Dictionary<string, decimal> { ["call"] = 1, ["inputToken"] = 1200.50m }, null, 0.50m, "USD", 1, null);
+        var once = new Dictionary<string, decimal> { ["call"] = 1 };
+        await own.Services.GetRequiredService<Appender>().Append(
+            new AppendRequest
+            {
+                TenantId = Requests.DefaultTenant,
+                Appends =
+                [
+                    new StreamAppend("usage-m-2026-11-20", Call.StreamType,
+                    [
+                        priced, priced with { CallId = "2", Quantities = once, Amount = null, Currency = null, PriceVersion = null, UnpricedReason = "no-price" },
+                        priced with { CallId = "3", Quantities = once, Amount = 2, Currency = "EUR", OccurredAt = TestClock.Start.AddMinutes(1) },
+                    ]),
+                ],
+            }, Cancellation);
+        await own.CatchUp();
+        return own;
     }
 
     private async Task Check(Question question)
