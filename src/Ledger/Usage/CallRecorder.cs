@@ -60,6 +60,7 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Ledg
             var chunk = await Prepare(context, calls, fresh: attempt > 0, allOrNothing, isList);
             if (chunk.Request is null)
             {
+                UsageMetrics.Count(chunk.Outcomes);
                 return chunk.Outcomes;
             }
 

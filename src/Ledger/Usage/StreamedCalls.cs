@@ -16,7 +16,10 @@ public sealed class StreamedCalls(CallRecorder recorder, EventReader log)
     /// <summary>Chunks that are being stored at the same time.</summary>
     public const int MaxChunksInFlight = 4;
 
-    /// <summary>Runs it. What is stored stays stored; sending the same lines again adds nothing.</summary>
+    /// <summary>
+    /// Runs it. What is stored stays stored; sending the same lines again adds nothing. A chunk's calls are side by side in the
+    /// log; chunks come in their order unless a price list changes just then.
+    /// </summary>
     public async Task<(CallsAnswer Receipt, long Position)> Run(CommandContext context, PipeReader body, CancellationToken cancellation)
     {
         var receipt = new Receipt();

@@ -26,6 +26,7 @@ public sealed partial class Sessions(PostgresFixture postgres)
         await node.StartAsync(TestContext.Current.CancellationToken);
         var address = new Uri(node.Urls.Single()).Authority;
         var folder = Directory.CreateTempSubdirectory("ledger-documents-").FullName;
+        Directory.CreateSymbolicLink(Path.Combine(folder, "docs"), Path.Combine(Repository.Root, "docs"));
         try
         {
             var text = Repository.Read(document);
