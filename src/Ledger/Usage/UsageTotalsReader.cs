@@ -21,6 +21,12 @@ internal sealed record UsageTotalsFound(long Position, IReadOnlyList<(UsageTotal
 /// </summary>
 public sealed class UsageTotalsReader(ViewDatabase views)
 {
+    /// <summary>So much is sorted and grouped in memory, per answer under way.</summary>
+    private const string MoreMemory = "set local work_mem = '32MB'";
+
+    /// <summary>How many units the sums are made for: the time it takes goes by them, and a set of more is seldom. Never fewer than there are: then it is asked again.</summary>
+    private volatile int _units = 4;
+
     /// <summary>The views an answer is made of.</summary>
     public static readonly string[] Views = [UsageTotalsProjection.View, CallsProjection.View];
 
@@ -47,9 +53,10 @@ public sealed class UsageTotalsReader(ViewDatabase views)
 
             var total = UsageTotal.None;
             var items = new List<(UsageTotal, UsageTotalKey)>();
-            var missed = false;
+            var (missed, width) = (false, 0);
             var ranges = UsageRanges.Of(from, to, intervals, question.Position is not null);
-            NpgsqlBatchCommand[] statements = [TotalsOf(question, ranges, intervals, after, limit), .. bounded ? [] : (NpgsqlBatchCommand[])[SpanOf(question)]];
+            var units = _units;
+            NpgsqlBatchCommand[] statements = [Sql.Command(MoreMemory), TotalsOf(question, ranges, intervals, after, limit, units), .. bounded ? [] : (NpgsqlBatchCommand[])[SpanOf(question)]];
             var position = await views.Read(
                 Views, statements,
                 async reader =>
@@ -59,7 +66,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
                         var (found, key) = ReadTotal(reader, question, intervals);
                         if (key is null)
                         {
-                            total = found;
+                            (total, width) = (found, reader.GetInt32(10));
                         }
                         else
                         {
@@ -76,7 +83,11 @@ public sealed class UsageTotalsReader(ViewDatabase views)
                     }
                 },
                 cancellation);
-            if (!missed)
+            if (width > units)
+            {
+                _units = width > 8 ? CallQuantities.MaxUnits : 8; // from now on
+            }
+            else if (!missed)
             {
                 // Without groups there is one item, also when there is no call.
                 return new UsageTotalsFound(position, question.Groups.Count > 0 ? items : after is null ? [(total, new UsageTotalKey(null, null, null, null, null))] : [], total);
@@ -102,18 +113,15 @@ public sealed class UsageTotalsReader(ViewDatabase views)
     }
 
     /// <summary>
-    /// Adds up in steps: the rows in the ranges; cells, the sums of a group that has one currency and one set of units; facts,
-    /// one number of a group each (its calls, those without a price, an amount, a quantity), and the same of everything; items.
+    /// Adds up in steps: the rows in the ranges; cells, the sums of a group that has one currency and one set of units; those of
+    /// the page's groups, and of everything; facts, one number each (calls, calls without a price, an amount, a quantity); items.
+    /// The groups are numbered before anything is made of them, so that only those of the page are made.
     /// </summary>
     internal static NpgsqlBatchCommand TotalsOf(
-        UsageTotalsQuestion question, UsageRanges ranges, ZonedIntervals? intervals, UsageTotalKey? after, int limit)
+        UsageTotalsQuestion question, UsageRanges ranges, ZonedIntervals? intervals, UsageTotalKey? after, int limit, int units = CallQuantities.MaxUnits)
     {
         var parameters = new SqlParameters();
         var source = new Source(question, parameters);
-        var keys = question.Groups.Select(ColumnOf).ToArray();
-        var keyed = string.Concat(keys.Select(k => $"{k}, "));
-        var slot = question.By(UsageGroup.Time) ? $"width_bucket(r.at, {parameters.Add(Sql.Value(intervals!.Starts.ToArray()))})" : "0";
-        var sums = string.Join(", ", Enumerable.Range(1, CallQuantities.MaxUnits).Select(i => $"sum(r.quantities[{i}])"));
         var rows = new List<string>();
         if (ranges.Whole.Count > 0 || ranges.Single.Count == 0)
         {
@@ -125,47 +133,64 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             rows.Add(source.Calls(ranges.Single, question.Position ?? long.MaxValue));
         }
 
-        var order = OrderOf(question, keys);
-        var whole = keys.Length > 0 ? $"grouping({keys[0]})" : "1";
+        string[] keys = [.. question.Groups.Select(ColumnOf)];
+        string[] stored = [.. keys.Where(k => k != ColumnOf(UsageGroup.Currency))];
+        var cellKeys = string.Concat(stored.Select(k => k == ColumnOf(UsageGroup.Time) ? $"width_bucket(r.at, {parameters.Add(Sql.Value(intervals!.Starts.ToArray()))}) as {k}, " : $"r.{k}, "));
         var currency = question.Currency is { } only ? $"where r.currency = {parameters.Add(Sql.Value(only))}" : "";
+        var page = keys.Length == 0 ? "" :
+            $"""
+             select 0 as whole, n.number, n.sorted, {Listed(question, "n.{0}")}, n.priced_in, n.units, n.calls, n.amount, n.quantities, n.width
+             from (
+               select s.*, dense_rank() over (order by {OrderOf(question, keys)}) as number
+               from (select c.*, {(question.Sort is { } sort ? $"sum(c.{sort}) over (partition by {string.Join(", ", keys)})" : "null::numeric")} as sorted from cells c) s
+               where {After(question, keys, after, intervals, parameters)}
+             ) n
+             where n.number <= {parameters.Add(Sql.Value((long)limit))}
+             union all
+             """;
         return Sql.Command(
             $"""
              with recursive {source.Called},
-             cells as (
-               select {Selected(question, UsageGroup.User, "r.user_id")} as user_id, {Selected(question, UsageGroup.Service, "r.service_id")} as service_id, {slot} as slot,
-                 r.currency as priced_in, r.units, sum(r.calls) as calls, sum(r.amount) as amount, array[{sums}] as quantities
+             cells as materialized (
+               select {cellKeys}r.currency as priced_in, r.units, sum(r.calls) as calls, sum(r.amount) as amount, array[{Sums("r", units)}] as quantities,
+                 max(cardinality(r.quantities)) as width
                from ({string.Join("\nunion all\n", rows)}) r {currency}
-               group by 1, 2, 3, 4, 5 having sum(r.calls) > 0
+               group by {string.Join(", ", Enumerable.Range(1, stored.Length + 2))} having sum(r.calls) > 0
+             ),
+             picked as (
+               {page}
+               select 1 as whole, 0 as number, null::numeric as sorted, null::varchar as user_id, null::varchar as service_id, null::int as slot, c.priced_in, c.units,
+                 sum(c.calls) as calls, sum(c.amount) as amount, array[{Sums("c", units)}] as quantities, max(c.width) as width
+               from cells c group by c.priced_in, c.units
              ),
              facts as (
-               select {whole} as whole, {keyed}f.kind, f.name, sum(f.value) as value
-               from cells c
+               select p.whole, p.number, p.sorted, p.user_id, p.service_id, p.slot, {(question.By(UsageGroup.Currency) ? "case p.whole when 0 then p.priced_in end" : "null::varchar")} as currency,
+                 f.kind, f.name, sum(f.value) as value, max(p.width) as width
+               from picked p
                cross join lateral (
-                 select 0, '', c.calls
-                 union all select 1, '', c.calls where c.priced_in = ''
-                 union all select 2, c.priced_in, c.amount where c.priced_in <> ''
-                 union all select 3, u.unit, u.quantity from unnest(string_to_array(c.units, ','), c.quantities) u (unit, quantity) where u.unit is not null
+                 select 0, '', p.calls
+                 union all select 1, '', p.calls where p.priced_in = ''
+                 union all select 2, p.priced_in, p.amount where p.priced_in <> ''
+                 union all select 3, u.unit, u.quantity from unnest(string_to_array(p.units, ','), p.quantities) u (unit, quantity) where u.unit is not null and u.quantity is not null
                ) f (kind, name, value)
-               group by grouping sets (({keyed}f.kind, f.name){(keys.Length > 0 ? ", (f.kind, f.name)" : "")})
-             ),
-             items as materialized (
-               select whole, {keyed}sum(value) filter (where kind = 0) as calls, coalesce(sum(value) filter (where kind = 1), 0) as unpriced,
-                 coalesce(sum(value) filter (where kind = 2), 0) as amount,
-                 json_object_agg(name, trim_scale(value)::text order by name collate "C") filter (where kind = 2) as amounts,
-                 json_object_agg(name, trim_scale(value)::text order by name collate "C") filter (where kind = 3) as quantities
-               from facts group by {keyed}whole
+               group by 1, 2, 3, 4, 5, 6, 7, 8, 9
              )
-             select whole, {Column(question, UsageGroup.User)}, {Column(question, UsageGroup.Service)}, {Column(question, UsageGroup.Time)}, {Column(question, UsageGroup.Currency)},
-               calls::bigint, unpriced::bigint, amount::text, amounts::text, quantities::text
-             from (
-               (select * from items i where whole = 1)
-               union all
-               (select * from items i where whole = 0 {After(question, keys, after, intervals, parameters)} order by {order} limit {parameters.Add(Sql.Value(limit))})
-             ) i
-             order by i.whole desc, {order}
+             select whole, user_id, service_id, slot, currency,
+               (sum(value) filter (where kind = 0))::bigint, coalesce(sum(value) filter (where kind = 1), 0)::bigint, sorted::text,
+               json_object_agg(name, trim_scale(value)::text order by name collate "C") filter (where kind = 2)::text,
+               json_object_agg(name, trim_scale(value)::text order by name collate "C") filter (where kind = 3)::text,
+               max(width)
+             from facts
+             group by whole, number, sorted, user_id, service_id, slot, currency
+             order by whole desc, number
              """,
             parameters.All);
     }
+
+    private static string Sums(string of, int units) => string.Join(", ", Enumerable.Range(1, units).Select(i => $"sum({of}.quantities[{i}])"));
+
+    private static string Listed(UsageTotalsQuestion question, string format) => string.Join(", ", new[] { UsageGroup.User, UsageGroup.Service, UsageGroup.Time }.Select(g =>
+        question.By(g) ? string.Format(CultureInfo.InvariantCulture, format, ColumnOf(g)) : g == UsageGroup.Time ? "null::int as slot" : $"null::varchar as {ColumnOf(g)}"));
 
     private static string ColumnOf(UsageGroup group) => group switch
     {
@@ -175,23 +200,18 @@ public sealed class UsageTotalsReader(ViewDatabase views)
         _ => "priced_in",
     };
 
-    private static string Selected(UsageTotalsQuestion question, UsageGroup group, string column) => question.By(group) ? column : "''::varchar";
-
-    private static string Column(UsageTotalsQuestion question, UsageGroup group) =>
-        question.By(group) ? ColumnOf(group) : group == UsageGroup.Time ? "null::int" : "null::varchar";
-
     private static string OrderOf(UsageTotalsQuestion question, string[] keys)
     {
         var direction = question.Descending ? "desc" : "asc";
-        return string.Join(", ", question.Sort is { } sort ? keys.Select(k => $"i.{k}").Prepend($"i.{sort} {direction}") : keys.Length > 0 ? keys.Select(k => $"i.{k} {direction}") : ["i.whole"]);
+        return string.Join(", ", question.Sort is null ? keys.Select(k => $"s.{k} {direction}") : keys.Select(k => $"s.{k}").Prepend($"s.sorted {direction}"));
     }
 
     /// <summary>The condition that an item comes after the last one of the page before.</summary>
     private static string After(UsageTotalsQuestion question, string[] keys, UsageTotalKey? after, ZonedIntervals? intervals, SqlParameters parameters)
     {
-        if (after is null || keys.Length == 0)
+        if (after is null)
         {
-            return "";
+            return "true";
         }
 
         var values = string.Join(", ", question.Groups.Select(g => parameters.Add(g switch
@@ -201,14 +221,14 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             UsageGroup.Time => Sql.Value(SlotOf(after.Start ?? DateTimeOffset.MinValue, intervals!)),
             _ => Sql.Value(after.Currency ?? ""),
         })));
-        var columns = string.Join(", ", keys);
-        if (question.Sort is not { } sort)
+        var columns = string.Join(", ", keys.Select(k => $"s.{k}"));
+        if (question.Sort is null)
         {
-            return $"and ({columns}) {(question.Descending ? "<" : ">")} ({values})";
+            return $"({columns}) {(question.Descending ? "<" : ">")} ({values})";
         }
 
         var number = $"{parameters.Add(Sql.Value(after.Number ?? "0"))}::numeric";
-        return $"and ({sort} {(question.Descending ? "<" : ">")} {number} or ({sort} = {number} and ({columns}) > ({values})))";
+        return $"(s.sorted {(question.Descending ? "<" : ">")} {number} or (s.sorted = {number} and ({columns}) > ({values})))";
     }
 
     /// <summary>The number of the interval that begins at an instant; there may be more before it than when the cursor was made.</summary>
@@ -237,13 +257,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             total = total with { Currency = new Patch<string>(currency is "" ? null : currency) };
         }
 
-        var number = question.Sort switch
-        {
-            "calls" => total.Calls.ToString(CultureInfo.InvariantCulture),
-            "amount" => reader.GetString(7),
-            _ => null,
-        };
-        return (total, new UsageTotalKey(number, user, service, interval?.Start, currency));
+        return (total, new UsageTotalKey(reader.Maybe<string>(7), user, service, interval?.Start, currency));
     }
 
     private static Dictionary<string, string> Numbers(string? json) =>

@@ -120,6 +120,25 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
         Assert.Equal("119999999999999.99999999988", (await own.Get("/v1/usage/totals")).Json.GetProperty("total").GetProperty("amounts").GetProperty("USD").GetString());
     }
 
+    [Fact]
+    public async Task Have_as_many_units_as_a_call_can_have()
+    {
+        await using var own = await WithThreeCalls();
+        foreach (var count in (int[])[5, 9, Call.MaxQuantities + 1])
+        {
+            var quantities = Enumerable.Range(1, count - 1).ToDictionary(i => $"u{i:00}", i => (decimal)i).Append(new("call", 1)).ToDictionary();
+            var call = new CallRecorded("s", $"many-{count}", "many", $"m{count}", TestClock.Start, quantities, null, 1, "USD", 1, null);
+            await own.Services.GetRequiredService<Appender>().Append(
+                new AppendRequest { TenantId = Requests.DefaultTenant, Appends = [new StreamAppend(Call.StreamOf(call.ServiceId, call.OccurredAt), Call.StreamType, [call])] }, Cancellation);
+            await own.CatchUp();
+
+            var total = (await own.Get($"/v1/usage/totals?service=m{count}")).Is(HttpStatusCode.OK).Json.GetProperty("total");
+            Assert.Equal(
+                quantities.OrderBy(q => q.Key, StringComparer.Ordinal).Select(q => $"{q.Key} {q.Value}"),
+                total.GetProperty("quantities").EnumerateObject().Select(q => $"{q.Name} {q.Value}"));
+        }
+    }
+
     [Theory]
     [InlineData("groupBy=team", "groupBy")]
     [InlineData("groupBy=user,user", "groupBy")]
