@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Ledger.Segments;
 using Ledger.Services;
+using Ledger.Usage;
 using Ledger.Users;
 
 namespace Ledger.Tests.Conventions;
@@ -14,6 +15,8 @@ public static class EventSamples
     {
         ["country"] = JsonElement.Parse("\"DE\""), ["age"] = JsonElement.Parse("31"), ["beta"] = JsonElement.Parse("true"),
     };
+
+    private static readonly Dictionary<string, decimal> Quantities = new() { ["call"] = 1, ["inputToken"] = 1200, ["outputToken"] = 340.5m };
 
     public static IReadOnlyList<object> All { get; } =
     [
@@ -35,6 +38,9 @@ public static class EventSamples
         new ServiceRetired(),
         new ServiceTitleClaimed("GPT-4o mini", "gpt-4o-mini"),
         new ServiceTitleReleased("gpt-4o-mini"),
+        new CallRecorded("gateway-eu", "req-8f1c", "u1", "gpt-4o-mini", At, Quantities, new Dictionary<string, string> { ["team"] = "search" }, 0.000384m, "USD", 3, "no-price"),
+        new CallPriced("gateway-eu", "req-8f1c", 42, "u1", "gpt-4o-mini", At, Quantities, 0.000384m, "USD", 3, "no-price"),
+        new CallVoided("gateway-eu", "req-8f1c", 42, "sent twice", "u1", "gpt-4o-mini", At, Quantities, 0.000384m, "USD", "no-price"),
     ];
 
     public static object Of(Type type) => All.Single(e => e.GetType() == type);
