@@ -20,7 +20,15 @@ public static class Requests
     /// A command's context. Its fingerprint covers method, path and body, so that a key can't be used for something else.
     /// </summary>
     /// <exception cref="RefusedRequestException">The idempotency key is none.</exception>
-    public static CommandContext Command<TBody>(this HttpContext http, TBody body)
+    public static CommandContext Command<TBody>(this HttpContext http, TBody body) =>
+        http.Command(body, $"{http.Request.Method} {http.Request.PathBase + http.Request.Path}");
+
+    /// <summary>
+    /// The context of a command that comes another way. <paramref name="operation"/> is its method and path over HTTP, so that it
+    /// is the same command under a key, whichever way it comes.
+    /// </summary>
+    /// <exception cref="RefusedRequestException">The idempotency key is none.</exception>
+    public static CommandContext Command<TBody>(this HttpContext http, TBody body, string operation)
     {
         if (!IdempotencyKeys.TryRead(http.Request, out var key, out var rejection))
         {
@@ -29,7 +37,7 @@ public static class Requests
 
         return new CommandContext(
             http.TenantId(), Anonymous, Activity.Current?.TraceId.ToString() ?? http.TraceIdentifier, key,
-            key is null ? null : IdempotencyKeys.Fingerprint(http.Request, body));
+            key is null ? null : IdempotencyKeys.Fingerprint(operation, body));
     }
 
     /// <summary>The versions a command may change.</summary>

@@ -45,7 +45,8 @@ public static class Operations
         static string? FirstLine(string? text) => text?.Split('\n')[0].TrimEnd();
     }
 
-    private static async Task<IResult> Ready(SchemaMigrator migrator, Views views, CancellationToken cancellation)
+    /// <summary>Looks whether database, schema and daemon are fit for work: status <c>ok</c> or <c>not-ready</c>.</summary>
+    internal static async Task<HealthAnswer> Check(SchemaMigrator migrator, Views views, CancellationToken cancellation)
     {
         var checks = new Dictionary<string, string>();
         try
@@ -66,7 +67,12 @@ public static class Operations
             checks["schema"] = "newer than this program";
         }
 
-        var ready = checks.Values.All(c => c == "ok");
-        return Results.Json(new HealthAnswer(ready ? "ok" : "not-ready", checks), statusCode: ready ? 200 : 503);
+        return new HealthAnswer(checks.Values.All(c => c == "ok") ? "ok" : "not-ready", checks);
+    }
+
+    private static async Task<IResult> Ready(SchemaMigrator migrator, Views views, CancellationToken cancellation)
+    {
+        var health = await Check(migrator, views, cancellation);
+        return Results.Json(health, statusCode: health.Status == "ok" ? 200 : 503);
     }
 }

@@ -47,10 +47,14 @@ public static class IdempotencyKeys
     /// What a repeat must have in common with the first request: SHA-256, in base64url, of method, path and the body
     /// as it was understood, whatever its order of fields and spelling of numbers.
     /// </summary>
-    public static string Fingerprint<TBody>(HttpRequest request, TBody body)
+    public static string Fingerprint<TBody>(HttpRequest request, TBody body) =>
+        Fingerprint($"{request.Method} {request.PathBase + request.Path}", body);
+
+    /// <summary>The same for a request that comes another way: <paramref name="operation"/> is its method and path over HTTP.</summary>
+    public static string Fingerprint<TBody>(string operation, TBody body)
     {
         var buffer = new ArrayBufferWriter<byte>();
-        buffer.Write(Encoding.UTF8.GetBytes($"{request.Method} {request.PathBase + request.Path}\n"));
+        buffer.Write(Encoding.UTF8.GetBytes($"{operation}\n"));
         using (var writer = new Utf8JsonWriter(buffer))
             WriteSorted(writer, JsonSerializer.SerializeToElement(body, Canonical));
         return Base64Url.EncodeToString(SHA256.HashData(buffer.WrittenSpan));

@@ -68,6 +68,9 @@ public static class Problems
     /// <summary>The status that a code is answered with.</summary>
     public static int StatusOf(string code) => Find(code).Status;
 
+    /// <summary>The seconds after which it is worth another try; null when it is not.</summary>
+    public static int? RetryAfterSecondsOf(string code) => Find(code).RetryAfterSeconds;
+
     /// <summary>The answer to a refused request.</summary>
     public static IResult For(Rejection rejection) => new ProblemResult(rejection, Find(rejection.Code));
 

@@ -32,29 +32,43 @@ public sealed record RegisterService(string Title, string? ServiceId = null, str
     private static async Task<IResult> Handle(
         RegisterService body, HttpContext http, CommandHandler handler, ServiceLoader services, EventReader log, CancellationToken cancellation)
     {
-        var errors = new Validation();
-        if (body.ServiceId is not null)
+        var (result, registered) = await body.Run(http.Command(body), handler, services, log, cancellation);
+        if (result.Rejection is { } rejection)
         {
-            errors.CheckSlug(body.ServiceId, "serviceId");
+            return Problems.For(rejection);
         }
 
-        errors.Check(ServiceTitle.IsValid(body.Title), "title", ServiceTitle.Rule);
-        ServiceRules.CheckDescription(errors, body.Description);
+        http.Answer(result);
+        ETags.Write(http.Response, result.Version);
+        return Results.Created($"/v1/services/{registered!.Id}", ServiceAnswer.Of(registered, price: null));
+    }
+
+    /// <summary>Runs it, whichever way it came: what became of it, and the service unless it was refused.</summary>
+    internal async Task<(CommandResult Result, Service? Registered)> Run(
+        CommandContext context, CommandHandler handler, ServiceLoader services, EventReader log, CancellationToken cancellation)
+    {
+        var errors = new Validation();
+        if (ServiceId is not null)
+        {
+            errors.CheckSlug(ServiceId, "serviceId");
+        }
+
+        errors.Check(ServiceTitle.IsValid(Title), "title", ServiceTitle.Rule);
+        ServiceRules.CheckDescription(errors, Description);
         if (errors.Rejection is { } invalid)
         {
-            return Problems.For(invalid);
+            return (new CommandResult { Rejection = invalid }, null);
         }
 
-        var context = http.Command(body);
-        var serviceId = body.ServiceId ?? EventId.New().ToString();
-        var (stream, titleStream) = (Service.StreamOf(serviceId), ServiceTitle.StreamOf(body.Title));
+        var serviceId = ServiceId ?? EventId.New().ToString();
+        var (stream, titleStream) = (Service.StreamOf(serviceId), ServiceTitle.StreamOf(Title));
         var result = await handler.Handle(
             context,
             async _ =>
             {
                 var service = await services.Load(context.TenantId, serviceId, fresh: true, cancellation);
-                var title = await services.LoadTitle(context.TenantId, body.Title, cancellation);
-                var decision = body.Decide(service, title);
+                var title = await services.LoadTitle(context.TenantId, Title, cancellation);
+                var decision = Decide(service, title);
                 return new Decided(
                     decision, stream, Service.StreamType, [new StreamCondition(stream, service.Version), new StreamCondition(titleStream, title.Version)])
                 {
@@ -62,17 +76,14 @@ public sealed record RegisterService(string Title, string? ServiceId = null, str
                 };
             },
             cancellation);
-        if (result.Rejection is { } rejection)
+        if (result.Rejection is not null)
         {
-            return Problems.For(rejection);
+            return (result, null);
         }
 
         // The first request under this key may have made up another id.
         var stored = await log.ReadAt(result.FirstPosition, cancellation);
-        var registered = Service.Evolve(Service.Initial(serviceId), stored!);
-        http.Answer(result);
-        ETags.Write(http.Response, result.Version);
-        return Results.Created($"/v1/services/{registered.Id}", ServiceAnswer.Of(registered, price: null));
+        return (result, Service.Evolve(Service.Initial(serviceId), stored!));
     }
 }
 

@@ -43,36 +43,47 @@ public sealed record SetPrice(string Currency, IReadOnlyList<PriceComponent> Com
         string serviceId, SetPrice body, HttpContext http, CommandHandler handler, ServiceLoader services, EventReader log, LedgerClock clock,
         CancellationToken cancellation)
     {
-        var errors = new Validation();
-        errors.CheckSlug(serviceId, "serviceId");
-        body.Check(errors);
-        if (errors.Rejection is { } invalid)
+        var (result, price) = await body.Run(serviceId, http.Command(body), http.IfMatch(), handler, services, log, clock, cancellation);
+        if (result.Rejection is { } rejection)
         {
-            return Problems.For(invalid);
+            return Problems.For(rejection);
         }
 
-        var context = http.Command(body);
-        var ifMatch = http.IfMatch();
+        http.Answer(result);
+        ETags.Write(http.Response, result.Version);
+        return Results.Created($"/v1/services/{serviceId}/prices/{price!.PriceVersion}", price);
+    }
+
+    /// <summary>Runs it, whichever way it came: what became of it, and the price unless it was refused.</summary>
+    internal async Task<(CommandResult Result, PriceAnswer? Price)> Run(
+        string serviceId, CommandContext context, IfMatch ifMatch, CommandHandler handler, ServiceLoader services, EventReader log,
+        LedgerClock clock, CancellationToken cancellation)
+    {
+        var errors = new Validation();
+        errors.CheckSlug(serviceId, "serviceId");
+        Check(errors);
+        if (errors.Rejection is { } invalid)
+        {
+            return (new CommandResult { Rejection = invalid }, null);
+        }
+
         var stream = Service.StreamOf(serviceId);
         var result = await handler.Handle(
             context,
             async _ =>
             {
                 var service = await services.Load(context.TenantId, serviceId, fresh: true, cancellation);
-                var decision = ifMatch.Allows(service.Version) ? body.Decide(service, clock.GetUtcNow()) : IfMatch.Failed(service.Version);
+                var decision = ifMatch.Allows(service.Version) ? Decide(service, clock.GetUtcNow()) : IfMatch.Failed(service.Version);
                 return new Decided(decision, stream, Service.StreamType, [new StreamCondition(stream, service.Version)]);
             },
             cancellation);
-        if (result.Rejection is { } rejection)
+        if (result.Rejection is not null)
         {
-            return Problems.For(rejection);
+            return (result, null);
         }
 
         var stored = (await log.ReadAt(result.FirstPosition, cancellation))!;
-        var price = PriceAnswer.Of(new PriceVersion((PriceSet)stored.Data!, stored.RecordedAt, stored.Position))!;
-        http.Answer(result);
-        ETags.Write(http.Response, result.Version);
-        return Results.Created($"/v1/services/{serviceId}/prices/{price.PriceVersion}", price);
+        return (result, PriceAnswer.Of(new PriceVersion((PriceSet)stored.Data!, stored.RecordedAt, stored.Position)));
     }
 
     private void Check(Validation errors)

@@ -76,43 +76,60 @@ public static class RecordCalls
         }
 
         var errors = new Validation();
-        var calls = Read(http.Request, body, errors, out var isList);
+        var bodies = Read(http.Request, body, errors, out var isList);
+        var (result, answer) = await Run(context, bodies, errors, isList, recorder, log, cancellation);
+        if (result.Rejection is { } rejection)
+        {
+            return Problems.For(rejection);
+        }
+
+        http.Answer(result);
+        return Results.Ok(answer);
+    }
+
+    /// <summary>
+    /// Checks calls and records them, all or nothing, whichever way they came: what became of them, and the answer unless they
+    /// were refused. <paramref name="errors"/> holds what was found wrong with them already.
+    /// </summary>
+    internal static async Task<(CommandResult Result, CallsAnswer? Answer)> Run(
+        CommandContext context, IReadOnlyList<CallBody> bodies, Validation errors, bool isList, CallRecorder recorder, EventReader log,
+        CancellationToken cancellation)
+    {
+        var calls = Check(bodies, errors, isList);
         if (errors.Rejection is { } invalid)
         {
-            return Problems.For(invalid);
+            return (new CommandResult { Rejection = invalid }, null);
         }
 
         var outcomes = calls.Count == 0 ? [] : await recorder.Record(context, calls, allOrNothing: true, isList);
         if (Array.FindIndex(outcomes, o => o.Rejection is not null) is >= 0 and var refused)
         {
-            return Problems.For(await Explain(calls[refused], outcomes[refused], log, cancellation));
+            return (new CommandResult { Rejection = await Explain(calls[refused], outcomes[refused], log, cancellation) }, null);
         }
 
         var duplicates = outcomes.Count(o => o.Outcome == AppendOutcome.Duplicate);
-        http.AnswerPosition(calls.Count == 0 ? await log.ReadHead(cancellation) : outcomes.Max(o => o.Position));
-        if (context.IdempotencyKey is not null && duplicates > 0 && duplicates == calls.Count)
+        var result = new CommandResult
         {
-            IdempotencyKeys.MarkReplayed(http.Response);
-        }
-
-        return Results.Ok(new CallsAnswer(
+            Position = calls.Count == 0 ? await log.ReadHead(cancellation) : outcomes.Max(o => o.Position),
+            Replayed = context.IdempotencyKey is not null && duplicates > 0 && duplicates == calls.Count,
+        };
+        return (result, new CallsAnswer(
             outcomes.Length - duplicates, duplicates, calls.Count <= MaxResults ? await ResultsOf(outcomes, log, cancellation) : null));
     }
 
-    private static List<ReportedCall> Read(HttpRequest request, byte[] body, Validation errors, out bool isList)
+    private static IReadOnlyList<CallBody> Read(HttpRequest request, byte[] body, Validation errors, out bool isList)
     {
-        isList = false;
-        IReadOnlyList<CallBody> bodies;
         if (CloudEvents.IsCloudEvent(request))
         {
-            bodies = CloudEvents.Read(request, body, errors, out isList);
-        }
-        else
-        {
-            isList = body.AsSpan().TrimStart(" \t\r\n"u8) is [(byte)'[', ..];
-            bodies = isList ? Json.ReadOr<List<CallBody>>(body, errors) ?? [] : Json.ReadOr<CallBody>(body, errors) is { } one ? [one] : [];
+            return CloudEvents.Read(request, body, errors, out isList);
         }
 
+        isList = body.AsSpan().TrimStart(" \t\r\n"u8) is [(byte)'[', ..];
+        return isList ? Json.ReadOr<List<CallBody>>(body, errors) ?? [] : Json.ReadOr<CallBody>(body, errors) is { } one ? [one] : [];
+    }
+
+    private static List<ReportedCall> Check(IReadOnlyList<CallBody> bodies, Validation errors, bool isList)
+    {
         errors.Check(bodies.Count <= MaxCalls, JsonErrors.Root, $"must hold at most {MaxCalls} calls; send lines of {NdjsonType} instead");
         var calls = new List<ReportedCall>(bodies.Count);
         for (var i = 0; i < bodies.Count && bodies.Count <= MaxCalls; i++)

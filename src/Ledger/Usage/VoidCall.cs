@@ -30,16 +30,29 @@ public sealed record VoidCall(string Reason)
     private static async Task<IResult> Handle(
         string source, string id, VoidCall body, HttpContext http, Appender appender, EventReader log, CancellationToken cancellation)
     {
+        var (result, voided) = await body.Run(source, id, http.Command(body), appender, log, cancellation);
+        if (result.Rejection is { } rejection)
+        {
+            return Problems.For(rejection);
+        }
+
+        http.Answer(result);
+        return Results.Ok(voided);
+    }
+
+    /// <summary>Runs it, whichever way it came: what became of it, and the call unless it was refused.</summary>
+    internal async Task<(CommandResult Result, VoidedCall? Voided)> Run(
+        string source, string id, CommandContext context, Appender appender, EventReader log, CancellationToken cancellation)
+    {
         var errors = new Validation();
         errors.Check(TextId.IsValid(source, Call.MaxIdCharacters), "source", Call.IdRule);
         errors.Check(TextId.IsValid(id, Call.MaxIdCharacters), "id", Call.IdRule);
-        errors.Check(body.Reason.Length is > 0 and <= MaxReasonLength, "reason", $"must have 1 to {MaxReasonLength} characters");
+        errors.Check(Reason.Length is > 0 and <= MaxReasonLength, "reason", $"must have 1 to {MaxReasonLength} characters");
         if (errors.Rejection is { } invalid)
         {
-            return Problems.For(invalid);
+            return (new CommandResult { Rejection = invalid }, null);
         }
 
-        var context = http.Command(body);
         var (callId, pricingId, voidId) = (
             Call.IdOf(context.TenantId, source, id), Call.PricingIdOf(context.TenantId, source, id), Call.VoidIdOf(context.TenantId, source, id));
         for (var attempt = 0; attempt < CommandHandler.MaxAttempts; attempt++)
@@ -47,18 +60,17 @@ public sealed record VoidCall(string Reason)
             var stored = (await log.ReadIds([callId, pricingId, voidId], cancellation)).ToDictionary(e => e.Id);
             if (!stored.TryGetValue(callId, out var call))
             {
-                return Problems.Result("call-not-found", $"There is no call '{id}' of the source '{source}'.");
+                return (new CommandResult { Rejection = new Rejection("call-not-found", $"There is no call '{id}' of the source '{source}'.") }, null);
             }
 
             if (stored.TryGetValue(voidId, out var earlier))
             {
-                IdempotencyKeys.MarkReplayed(http.Response);
-                return Answer(http, (CallVoided)earlier.Data!, earlier.Position);
+                return Answer((CallVoided)earlier.Data!, earlier.Position, isReplayed: true);
             }
 
             var recorded = (CallRecorded)call.Data!;
             var priced = stored.GetValueOrDefault(pricingId)?.Data as CallPriced;
-            var voided = body.Decide(recorded, call.Position, priced);
+            var voided = Decide(recorded, call.Position, priced);
             var result = await appender.Append(
                 new AppendRequest
                 {
@@ -72,18 +84,17 @@ public sealed record VoidCall(string Reason)
                 cancellation);
             if (result.Outcome == AppendOutcome.Appended)
             {
-                return Answer(http, voided, result.LastPosition);
+                return Answer(voided, result.LastPosition, isReplayed: false);
             }
         }
 
-        return Problems.Result("version-conflict", $"The call changed {CommandHandler.MaxAttempts} times while it was being taken back. Send it again.");
+        var conflict = new Rejection("version-conflict", $"The call changed {CommandHandler.MaxAttempts} times while it was being taken back. Send it again.");
+        return (new CommandResult { Rejection = conflict }, null);
     }
 
-    private static IResult Answer(HttpContext http, CallVoided voided, long position)
-    {
-        http.AnswerPosition(position);
-        return Results.Ok(new VoidedCall(
+    private static (CommandResult Result, VoidedCall Voided) Answer(CallVoided voided, long position, bool isReplayed) => (
+        new CommandResult { Position = position, Replayed = isReplayed },
+        new VoidedCall(
             voided.Source, voided.CallId, "voided", voided.Reason, position, voided.UserId, voided.ServiceId, voided.OccurredAt,
             voided.Quantities, voided.Amount, voided.Currency, voided.UnpricedReason));
-    }
 }
