@@ -1,4 +1,5 @@
 using Ledger.EventStore;
+using Ledger.Grpc;
 using Ledger.Http;
 using Ledger.Segments;
 using Ledger.Services;
@@ -18,7 +19,12 @@ public static class LedgerHost
     public static WebApplication Build(LedgerSettings settings, string connectionString, TimeProvider? wallClock = null, Action<WebApplicationBuilder>? configure = null)
     {
         var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ApplicationName = "Ledger" });
-        builder.WebHost.UseKestrelCore().ConfigureKestrel(Limits.Apply).UseUrls(settings.Urls.Split(';'));
+        builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
+        {
+            Limits.Apply(kestrel);
+            kestrel.Listen(settings.Urls, _ => { });
+            kestrel.Listen(settings.GrpcUrls, GrpcFace.SpeakGrpc);
+        });
         builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = ShutdownTimeout);
         builder.Logging.AddSimpleConsole(o => o.SingleLine = true).SetMinimumLevel(LogLevel.Information)
             .AddFilter("Microsoft", LogLevel.Warning).AddFilter("Npgsql", LogLevel.Warning);
@@ -28,11 +34,12 @@ public static class LedgerHost
         builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System);
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1), UsageViewsFeature.EventsOfUsers, UsageViewsFeature.UserOf);
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
-        builder.Services.AddAiServices().AddUsage().AddCompressedBodies();
+        builder.Services.AddAiServices().AddUsage().AddGrpcFace().AddCompressedBodies();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
         var app = builder.Build();
+        app.UseGrpcFace();
         app.UseLedgerProblems();
         app.UseLedgerRouting();
         app.UseCompressedBodies();
@@ -45,6 +52,10 @@ public static class LedgerHost
         app.MapApiDescription();
         return app;
     }
+
+    /// <summary>Where a node that was started listens for gRPC; the addresses before these are HTTP's.</summary>
+    public static IReadOnlyList<string> GrpcUrls(this WebApplication node) =>
+        [.. node.Urls.Skip(Listening.Split(node.Services.GetRequiredService<LedgerSettings>().Urls).Length)];
 
     private static IServiceCollection AddEventStore(this IServiceCollection services, LedgerSettings settings, string connectionString, TimeProvider wallClock) => services
         .AddSingleton(settings)

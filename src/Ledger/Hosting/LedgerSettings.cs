@@ -8,6 +8,9 @@ public sealed record LedgerSettings
     /// <summary>Where a node listens when nothing else is said.</summary>
     public const string DefaultUrl = "http://127.0.0.1:8080";
 
+    /// <summary>Where a node listens for gRPC when nothing is said about addresses at all.</summary>
+    public const string DefaultGrpcUrl = "http://127.0.0.1:8081";
+
     /// <summary>Connections of a node to the database, beside the appender's and the listener's.</summary>
     public const int DefaultPoolSize = 40;
 
@@ -16,6 +19,9 @@ public sealed record LedgerSettings
 
     /// <summary>LEDGER_URLS: where to listen, separated by semicolons.</summary>
     public string Urls { get; init; } = DefaultUrl;
+
+    /// <summary>LEDGER_GRPC_URLS: where to listen for gRPC, separated by semicolons; empty: nowhere.</summary>
+    public string GrpcUrls { get; init; } = "";
 
     /// <summary>LEDGER_HOME: where the private cluster lives.</summary>
     public string Home { get; init; } = ".ledger";
@@ -43,6 +49,8 @@ public sealed record LedgerSettings
         {
             Database = Text("LEDGER_DB", null),
             Urls = Text("LEDGER_URLS", DefaultUrl)!,
+            // Who chooses an address may start several nodes on one machine; they can't all have the default one.
+            GrpcUrls = environment("LEDGER_GRPC_URLS") ?? (Text("LEDGER_URLS", null) is null ? DefaultGrpcUrl : ""),
             Home = Path.GetFullPath(Text("LEDGER_HOME", ".ledger")!),
             PoolSize = Number("LEDGER_POOL_SIZE", DefaultPoolSize, 5, 1_000),
             SweepInterval = TimeSpan.FromSeconds(Number("LEDGER_SWEEP_SECONDS", 2, 1, 3_600)),
@@ -55,11 +63,12 @@ public sealed record LedgerSettings
             throw new SettingsException("LEDGER_SCHEMA must be 1 to 40 of a-z, 0-9 and '_'.");
         }
 
-        foreach (var url in settings.Urls.Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
+        foreach (var (variable, url) in Listening.Split(settings.Urls).Select(u => ("LEDGER_URLS", u))
+            .Concat(Listening.Split(settings.GrpcUrls).Select(u => ("LEDGER_GRPC_URLS", u))))
         {
             if (!Uri.TryCreate(url.Replace("://*", "://0.0.0.0", StringComparison.Ordinal).Replace("://+", "://0.0.0.0", StringComparison.Ordinal), UriKind.Absolute, out var uri) || uri.Scheme != "http")
             {
-                throw new SettingsException($"LEDGER_URLS must hold addresses such as {DefaultUrl}; '{url}' is none.");
+                throw new SettingsException($"{variable} must hold addresses such as {DefaultUrl}; '{url}' is none.");
             }
 
             if (!uri.IsLoopback && !settings.AcceptOpenNetwork)

@@ -12,6 +12,7 @@ public static class Verbs
         Settings come from the environment:
           LEDGER_DB             an Npgsql connection string; without it a private PostgreSQL runs under .ledger/
           LEDGER_URLS           where to listen (http://127.0.0.1:8080)
+          LEDGER_GRPC_URLS      where to listen for gRPC (http://127.0.0.1:8081, or nowhere when LEDGER_URLS is set)
           LEDGER_HOME           where the private PostgreSQL lives (.ledger)
           LEDGER_SCHEMA         the schema of all tables (ledger)
           LEDGER_POOL_SIZE      connections of this node to the database (40)
@@ -70,7 +71,8 @@ public static class Verbs
         await app.StartAsync(cancellation);
         await output.WriteLineAsync(
             $"""
-             Ledger listens on {string.Join(", ", app.Urls)}
+             Ledger listens on {string.Join(", ", app.Urls.Except(app.GrpcUrls()))}
+             gRPC is answered {(app.GrpcUrls() is { Count: > 0 } grpc ? $"on {string.Join(", ", grpc)}" : "nowhere: LEDGER_GRPC_URLS is not set")}
              Data lies in {(cluster is null ? $"{new NpgsqlConnectionStringBuilder(settings.Database).Host}, schema {settings.Store.Schema}" : cluster.DataDirectory)}
              No credentials are asked for: everything belongs to the tenant {Requests.DefaultTenant}
              Try: curl -i -X PUT {app.Urls.First()}/v1/users/u1 -H 'Content-Type: application/json' -d '{"{"}"attributes":{"{"}"country":"DE"{"}"}{"}"}'
