@@ -28,9 +28,14 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
 
     public TimeProvider? WallClock { get; init; }
 
+    public string GrpcUrls { get; init; } = "";
+
     public string Database { get; private set; } = "";
 
     public HttpClient Client { get; private set; } = null!;
+
+    /// <summary>Where it listens for gRPC.</summary>
+    public Uri GrpcAddress => new(_app!.GrpcUrls().Single());
 
     public IServiceProvider Services => _app!.Services;
 
@@ -58,10 +63,10 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
             Database = await postgres.CreateDatabase();
         }
 
-        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", SweepInterval = TimeSpan.FromHours(1), PoolSize = 20 };
+        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", GrpcUrls = GrpcUrls, SweepInterval = TimeSpan.FromHours(1), PoolSize = 20 };
         _app = LedgerHost.Build(settings, Database, WallClock ?? Clock, builder => builder.Logging.ClearProviders().AddProvider(new ErrorLog(_errors)));
         await _app.StartAsync();
-        Client = new HttpClient { BaseAddress = new Uri(_app.Urls.Single()), Timeout = TimeSpan.FromSeconds(60) };
+        Client = new HttpClient { BaseAddress = new Uri(_app.Urls.First()), Timeout = TimeSpan.FromSeconds(60) };
     }
 
     public async ValueTask DisposeAsync()

@@ -48,7 +48,7 @@ public sealed partial class Every_event_kind
 public sealed partial class The_sources
 {
     private static readonly string[] Features = [.. Directory.GetDirectories(Repository.PathOf("src/Ledger")).Select(d => Path.GetFileName(d)!)
-        .Where(f => f is not ("Http" or "Hosting" or "bin" or "obj" or "Properties"))];
+        .Where(f => f is not ("Http" or "Grpc" or "Hosting" or "bin" or "obj" or "Properties"))];
 
     private static IEnumerable<(string Path, string Text)> In(string folder) =>
         Directory.EnumerateFiles(Repository.PathOf(folder), "*.*", SearchOption.AllDirectories)
@@ -88,6 +88,14 @@ public sealed partial class The_sources
     [Fact]
     public void Of_Http_know_no_feature() =>
         AssertNoneMatches(In("src/Ledger/Http"), new Regex($@"Ledger\.({string.Join('|', Features)})\b"));
+
+    [Fact]
+    public void Of_the_transport_of_gRPC_know_no_feature()
+    {
+        var transport = In("src/Ledger/Grpc").Where(f => Path.GetFileName(f.Path) is "GrpcTransport.cs" or "GrpcMessages.cs" or "GrpcStatus.cs").ToArray();
+        Assert.Equal(3, transport.Length);
+        AssertNoneMatches(transport, new Regex($@"Ledger\.({string.Join('|', Features)}|Grpc\.V1)\b"));
+    }
 
     [Fact]
     public void Of_Hosting_know_of_features_only_how_to_add_and_map_them_and_their_events()
