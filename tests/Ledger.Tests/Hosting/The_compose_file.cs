@@ -22,7 +22,7 @@ public sealed partial class The_compose_file
     {
         var published = Lines.SkipWhile(line => line.Trim() != "ports:").Skip(1).TakeWhile(line => line.TrimStart().StartsWith('-'));
 
-        Assert.Equal(["- \"127.0.0.1:8080:8080\""], published.Select(line => line.Trim()));
+        Assert.Equal(["- \"127.0.0.1:8080:8080\"", "- \"127.0.0.1:8081:8081\""], published.Select(line => line.Trim()));
         Assert.Single(Lines, line => line.Trim() == "ports:");
     }
 
