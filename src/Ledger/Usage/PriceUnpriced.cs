@@ -176,12 +176,12 @@ public sealed class LatePricer(ServiceLoader services, Appender appender, EventR
             [CallsProjection.View],
             [
                 Sql.Command(
-                    """
-                    select occurred_at, position from calls
-                    where tenant_id = $1 and service_id = $2 and status = 'unpriced'
-                      and (occurred_at, position) > ($3, $4) and occurred_at < $5 and position <= $6
-                    order by occurred_at, position limit $7
-                    """,
+                    $"""
+                     select c.occurred_at, c.position from calls c
+                     where c.tenant_id = $1 and c.service_id = $2 and c.status = 'unpriced' and {UsageCallsReader.OfService}
+                       and (c.occurred_at, c.position) > ($3, $4) and c.occurred_at < $5 and c.position <= $6
+                     order by c.occurred_at, c.position limit $7
+                     """,
                     Sql.Value(tenantId), Sql.Value(command.ServiceId), Sql.Value(after.At), Sql.Value(after.Position),
                     Sql.Value(command.To ?? DateTimeOffset.MaxValue), Sql.Value(upTo), Sql.Value(PageCalls)),
             ],
