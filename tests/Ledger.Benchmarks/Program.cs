@@ -50,7 +50,7 @@ root.SetAction(async (parsed, cancellation) =>
         parsed.GetValue(folder) ?? Path.Combine(Environment.GetEnvironmentVariable("LEDGER_HOME") ?? ".ledger", "bench", $"{DateTime.UtcNow:yyyyMMdd-HHmmss}"));
     try
     {
-        if (named.Contains("session") && !await Session.Run(options, cancellation))
+        if (named.Contains("session") && !await Session.Run(options))
         {
             return 1;
         }

@@ -2,8 +2,6 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Net.Http.Json;
 using System.Text.Json;
-using Ledger.EventStore;
-using Ledger.Hosting;
 using Ledger.Segments;
 using Ledger.Users;
 using Npgsql;
@@ -14,20 +12,16 @@ namespace Ledger.Benchmarks;
 /// A day in the life, as a real process on a private cluster of its own: a large import, single joins with a <c>kill -9</c> of
 /// service and PostgreSQL in their midst, roll-out, expiry, deletion, rebuild. Every step says PASS or FAIL.
 /// </summary>
-internal sealed class Session : IAsyncDisposable
+internal sealed class Session : CrashSession
 {
     private const int DefaultImport = 1_000_000;
-    private const int Connections = 64;
     private const int Sample = 2_000;
+    private static readonly string[] Tables = ["users", "segments", "rollouts", "memberships", "past_memberships", "membership_terms", "segment_size_changes"];
     private static readonly TimeSpan ImportLimit = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan RolloutLimit = TimeSpan.FromSeconds(1);
 
-    private readonly string _home = Bench.TempFolder();
     private readonly int _imported;
     private readonly Join[] _joins;
-    private LedgerProcess _ledger = null!;
-    private NpgsqlDataSource _database = null!;
-    private bool _passed = true;
 
     private Session(int imported)
     {
@@ -42,36 +36,13 @@ internal sealed class Session : IAsyncDisposable
     }
 
     /// <summary>Runs all steps; false when one of them failed.</summary>
-    public static async Task<bool> Run(BenchOptions options, CancellationToken cancellation)
+    public static async Task<bool> Run(BenchOptions options)
     {
         await using var session = new Session(options.Events ?? DefaultImport);
-        Console.WriteLine("step                                                                      seconds");
-        try
-        {
-            await session.Run();
-        }
-        catch (Exception exception) when (exception is BenchFailedException or HttpRequestException or NpgsqlException or IOException)
-        {
-            Console.WriteLine($"FAIL  {exception.Message}");
-            session._passed = false;
-        }
-
-        Console.WriteLine(session._passed ? "PASS" : "FAIL");
-        return session._passed;
+        return await session.Run();
     }
 
-    public async ValueTask DisposeAsync()
-    {
-        if (_ledger is not null)
-        {
-            await _ledger.DisposeAsync();
-            await _database.DisposeAsync();
-        }
-
-        Directory.Delete(_home, recursive: true);
-    }
-
-    private async Task Run()
+    protected override async Task RunSteps()
     {
         await Step("start on an empty folder", Start);
         await Step("create segments", CreateSegments);
@@ -90,34 +61,8 @@ internal sealed class Session : IAsyncDisposable
         });
         await Step("leave, renew and expire", LeaveAndExpire);
         await Step("delete a segment", Delete);
-        await Step("all views equal a rebuild, row for row", RebuildAll);
+        await Step("all views equal a rebuild, row for row", () => RebuildAll(Tables));
         await Step("sizes are exact", () => ExpectMembers("JOINED", _joins.Length));
-    }
-
-    private async Task Step(string name, Func<Task> run, TimeSpan? limit = null)
-    {
-        var started = Stopwatch.GetTimestamp();
-        string? failure = null;
-        try
-        {
-            await run();
-        }
-        catch (BenchFailedException exception)
-        {
-            failure = exception.Message;
-        }
-
-        var elapsed = Stopwatch.GetElapsedTime(started);
-        failure ??= elapsed > limit ? $"took longer than {limit.Value.TotalSeconds} s" : null;
-        _passed &= failure is null;
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{(failure is null ? "PASS" : "FAIL")}  {name,-68}{elapsed.TotalSeconds,9:0.00}{(failure is null ? "" : $"\n      {failure}")}"));
-    }
-
-    private async Task Start()
-    {
-        _ledger = await LedgerProcess.Start(new Dictionary<string, string> { ["LEDGER_HOME"] = _home, ["LEDGER_SWEEP_SECONDS"] = "1", ["LEDGER_DB"] = "" });
-        var connection = await PrivateCluster.FindRunningAsync(new PrivateClusterOptions(_home), default);
-        _database = EventStoreDatabase.Connect(connection!, new EventStoreOptions(), "session", 4);
     }
 
     private async Task CreateSegments()
@@ -132,13 +77,13 @@ internal sealed class Session : IAsyncDisposable
 
     private async Task Import()
     {
-        var receipt = await ImportScenario.Import(_ledger.Http, "IMPORTED", File());
+        var receipt = await ImportScenario.Import(Http, "IMPORTED", File());
         Expect(receipt is { Renewed: 0, AlreadyMembers: 0, Rejected: 0 } && receipt.Received == _imported && receipt.Joined == _imported, $"The receipt does not balance: {receipt}");
     }
 
     private async Task ImportAgain()
     {
-        var receipt = await ImportScenario.Import(_ledger.Http, "IMPORTED", File());
+        var receipt = await ImportScenario.Import(Http, "IMPORTED", File());
         Expect(receipt.Received == _imported && receipt.AlreadyMembers == _imported, $"The receipt does not balance: {receipt}");
     }
 
@@ -172,31 +117,8 @@ internal sealed class Session : IAsyncDisposable
 
     private async Task JoinAndKill()
     {
-        var acknowledged = 0;
-        var enough = new TaskCompletionSource();
-        var joining = OverConnections(_joins, async (connection, join) =>
-        {
-            try
-            {
-                await Send(connection, join);
-            }
-            catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException)
-            {
-                return false; // the service is gone
-            }
-
-            if (Interlocked.Increment(ref acknowledged) == _joins.Length / 2)
-            {
-                enough.TrySetResult();
-            }
-
-            return true;
-        });
-        await Task.WhenAny(enough.Task, joining);
-        await KillEverything();
-        await joining;
-        Console.WriteLine($"      {_joins.Count(j => j.Position > 0)} were acknowledged");
-        Expect(_joins.Any(j => j.Position > 0) && _joins.Any(j => j.Position == 0), "The crash was not in their midst.");
+        var acknowledged = await SendAndKill(_joins, Send);
+        Console.WriteLine($"      {acknowledged} were acknowledged");
     }
 
     private async Task SendAgain()
@@ -218,7 +140,7 @@ internal sealed class Session : IAsyncDisposable
     /// <summary>The event at the position that the answer named has the key's id and the user's stream, and there is no other.</summary>
     private async Task ExpectEachJoinOnce()
     {
-        await using var command = _database.CreateCommand(
+        await using var command = Database.CreateCommand(
             """
             select count(*) filter (where e.seq_id = k.position and e.stream_id = k.stream_id and e.type = 'user_joined_segment'),
                    (select count(*) from mt_events j where j.type = 'user_joined_segment' and j.data ->> 'segment' = 'JOINED'),
@@ -255,13 +177,13 @@ internal sealed class Session : IAsyncDisposable
             return true;
         });
         var swept = Stopwatch.GetTimestamp();
-        while (await _database.Scalar<long>("select count(*) from mt_events where type = 'membership_expired'") < 100 && Stopwatch.GetElapsedTime(swept) < TimeSpan.FromSeconds(30))
+        while (await Database.Scalar<long>("select count(*) from mt_events where type = 'membership_expired'") < 100 && Stopwatch.GetElapsedTime(swept) < TimeSpan.FromSeconds(30))
         {
             await Task.Delay(100);
         }
 
         await ExpectMembers("SHORT", 100);
-        var past = await _database.Scalar<string>("select string_agg(end_reason || ' ' || n, ', ' order by end_reason) from (select end_reason, count(*) n from past_memberships group by 1) p");
+        var past = await Database.Scalar<string>("select string_agg(end_reason || ' ' || n, ', ' order by end_reason) from (select end_reason, count(*) n from past_memberships group by 1) p");
         Expect(past == "expired 100, left 100", $"The past holds {past}.");
 
         async Task Command(HttpConnection connection, string method, string user, string? json)
@@ -279,121 +201,22 @@ internal sealed class Session : IAsyncDisposable
         var counts = await Counts("");
         Expect(!counts.ContainsKey("IMPORTED"), "It is counted still.");
         Expect((await Counts($"?at={before:yyyy-MM-ddTHH:mm:ss.ffffffZ}")).GetValueOrDefault("IMPORTED") == _imported, "Its size before that instant has changed.");
-        var user = await _ledger.Http.GetStringAsync($"/v1/users/{UserIds.Of(0)}/segments");
+        var user = await Http.GetStringAsync($"/v1/users/{UserIds.Of(0)}/segments");
         Expect(!user.Contains("IMPORTED", StringComparison.Ordinal), $"A user is in it still: {user}");
-    }
-
-    private async Task RebuildAll()
-    {
-        await WaitForViews();
-        string[] tables = ["users", "segments", "rollouts", "memberships", "past_memberships", "membership_terms", "segment_size_changes"];
-        await Dump(tables, "live");
-        await using var node = new Node("ledger", _ledger, _database, postmaster: 0, owned: false);
-        foreach (var view in await _database.Scalar<string[]>("select array_agg(name) from projections"))
-        {
-            await RebuildScenario.Rebuild(node, view);
-        }
-
-        await WaitForViews();
-        await Dump(tables, "rebuilt");
-        foreach (var table in tables)
-        {
-            var rows = 0;
-            foreach (var (live, rebuilt) in Lines(table, "live").Zip(Lines(table, "rebuilt")))
-            {
-                Expect(live == rebuilt, $"{table}: '{live}' was rebuilt as '{rebuilt}'.");
-                rows++;
-            }
-
-            var (before, after) = (Lines(table, "live").Count(), Lines(table, "rebuilt").Count());
-            Expect(before == after, $"{table} had {before} rows and has {after}.");
-            Console.WriteLine($"      {table}: {rows} rows are equal");
-        }
-
-        IEnumerable<string> Lines(string table, string state) => System.IO.File.ReadLines(Path.Combine(_home, $"{table}.{state}"));
-    }
-
-    /// <summary>Writes each table, in order, to a file.</summary>
-    private async Task Dump(string[] tables, string state)
-    {
-        foreach (var table in tables)
-        {
-            await using var connection = await _database.OpenConnectionAsync();
-            using var rows = await connection.BeginTextExportAsync($"copy (select * from {table} t order by t) to stdout");
-            await using var file = System.IO.File.CreateText(Path.Combine(_home, $"{table}.{state}"));
-            while (await rows.ReadLineAsync() is { } line)
-            {
-                await file.WriteLineAsync(line);
-            }
-        }
-    }
-
-    private async Task WaitForViews()
-    {
-        while (await _database.Scalar<long>("select (select max(seq_id) from mt_events) - min(last_seq_id) from mt_event_progression") > 0)
-        {
-            await Task.Delay(20);
-        }
     }
 
     private async Task ExpectMembers(string segment, long members)
     {
         await WaitForViews();
         var counted = (await Counts("")).GetValueOrDefault(segment);
-        var listed = await _database.Scalar<long>(
+        var listed = await Database.Scalar<long>(
             $"select count(*) from memberships m join segments s using (tenant_id, segment_id) where s.slug = '{segment}' and s.deleted_at is null and (m.expires_at is null or m.expires_at > now())");
         Expect(counted == members && listed == members, $"{segment} counts {counted} and lists {listed} members, not {members}.");
     }
 
     private async Task<Dictionary<string, long>> Counts(string query)
     {
-        var counts = await _ledger.Http.GetFromJsonAsync<JsonElement>($"/v1/segments/counts{query}");
+        var counts = await Http.GetFromJsonAsync<JsonElement>($"/v1/segments/counts{query}");
         return counts.GetProperty("items").EnumerateArray().ToDictionary(i => i.GetProperty("segment").GetString()!, i => i.GetProperty("members").GetInt64());
-    }
-
-    private async Task<long> Send(HttpMethod method, string path, object? body)
-    {
-        using var request = new HttpRequestMessage(method, path) { Content = body is null ? null : JsonContent.Create(body) };
-        using var response = await _ledger.Http.SendAsync(request);
-        Expect(response.IsSuccessStatusCode, $"{method} {path}: {(int)response.StatusCode} {await response.Content.ReadAsStringAsync()}");
-        return long.Parse(response.Headers.GetValues("Ledger-Position").Single(), CultureInfo.InvariantCulture);
-    }
-
-    /// <summary>Does something for each item, over as many connections as there are, each one thing after another.</summary>
-    private async Task<TResult[]> OverConnections<T, TResult>(IEnumerable<T> items, Func<HttpConnection, T, Task<TResult>> work)
-    {
-        var queue = new System.Collections.Concurrent.ConcurrentQueue<T>(items);
-        var port = _ledger.Port;
-        var results = await Task.WhenAll(Enumerable.Range(0, Connections).Select(_ => Task.Run(async () =>
-        {
-            using var connection = await HttpConnection.Connect(port);
-            var done = new List<TResult>();
-            while (queue.TryDequeue(out var item))
-            {
-                done.Add(await work(connection, item));
-            }
-
-            return done;
-        })));
-        return [.. results.SelectMany(r => r)];
-    }
-
-    /// <summary>Ends service and PostgreSQL, all of its processes, at once.</summary>
-    private async Task KillEverything()
-    {
-        var postmaster = int.Parse(System.IO.File.ReadLines(Path.Combine(_ledger.DataFolder, "postmaster.pid")).First(), CultureInfo.InvariantCulture);
-        var pids = CpuTimes.ProcessesUnder(postmaster).Append(postmaster).Append(_ledger.Id);
-        using var kill = Process.Start("kill", ["-9", .. pids.Select(p => $"{p}")]);
-        await kill.WaitForExitAsync();
-        await _ledger.DisposeAsync();
-        await _database.DisposeAsync();
-    }
-
-    private static void Expect(bool condition, string failure)
-    {
-        if (!condition)
-        {
-            throw new BenchFailedException(failure);
-        }
     }
 }
