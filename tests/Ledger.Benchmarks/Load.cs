@@ -79,12 +79,15 @@ internal static class UserIds
     /// <summary>An id never given before in this process.</summary>
     public static string New() => Of(Interlocked.Increment(ref _next) | (1L << 40));
 
-    /// <summary>The id of a number: SplitMix64's finisher, which maps no two numbers to one.</summary>
-    public static string Of(long number)
+    /// <summary>The id of a number.</summary>
+    public static string Of(long number) => $"{Scatter(number):x16}";
+
+    /// <summary>SplitMix64's finisher: looks random, and maps no two numbers to one.</summary>
+    public static ulong Scatter(long number)
     {
         var z = ((ulong)number + 1) * 0x9E3779B97F4A7C15UL;
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9UL;
         z = (z ^ (z >> 27)) * 0x94D049BB133111EBUL;
-        return $"{z ^ (z >> 31):x16}";
+        return z ^ (z >> 31);
     }
 }

@@ -136,6 +136,17 @@ internal sealed class Node(string name, LedgerProcess process, NpgsqlDataSource 
     /// <summary>Fails unless the log holds exactly the acknowledged joins after a position, each of another user.</summary>
     public Task Verify(long afterPosition, long acknowledged) => database.Verify(afterPosition, acknowledged);
 
+    /// <summary>Fails unless the log holds exactly the acknowledged calls after a position, and nothing else.</summary>
+    public async Task VerifyCalls(long afterPosition, long acknowledged)
+    {
+        await database.Verify(afterPosition, acknowledged, newStreams: false);
+        var calls = await Scalar<long>($"select count(*) from mt_events where seq_id > {afterPosition} and type = 'call_recorded'");
+        if (calls != acknowledged)
+        {
+            throw new BenchFailedException($"{acknowledged} calls were acknowledged after position {afterPosition}, but {calls} are stored.");
+        }
+    }
+
     public async ValueTask DisposeAsync()
     {
         if (owned)

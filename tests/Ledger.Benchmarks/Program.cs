@@ -10,6 +10,7 @@ var scenarios = new Dictionary<string, (string Summary, Func<Bench, Task> Run)>
     ["projecting"] = ("all views catch up with a log that was filled while they were off", ProjectingScenario.Run),
     ["rebuild"] = ("each view folded anew from the first event", RebuildScenario.Run),
     ["freshness"] = ("from the answer of a command to its effect in a query, under half load", FreshnessScenario.Run),
+    ["calls"] = ("single calls of AI services over HTTP at 1, 16 and 64 connections", CallsScenario.Run),
     ["queries"] = ("one user's segments, counts, members page, over HTTP and in the database", QueriesScenario.Run),
 };
 
