@@ -52,4 +52,13 @@ internal static class Fixed
         var (whole, rest) = (digits[..^decimals], digits[^decimals..].TrimEnd('0'));
         return rest.Length == 0 ? whole : $"{whole}.{rest}";
     }
+
+    /// <summary>Reads a text of at most so many decimals.</summary>
+    public static BigInteger Parse(string text, int decimals)
+    {
+        var (whole, rest) = text.Split('.') is [var w, var r] ? (w, r) : (text, "");
+        return rest.Length <= decimals
+            ? BigInteger.Parse(whole + rest.PadRight(decimals, '0'), NumberStyles.None, CultureInfo.InvariantCulture)
+            : throw new BenchFailedException($"'{text}' has more than {decimals} decimals.");
+    }
 }

@@ -15,17 +15,23 @@ var scenarios = new Dictionary<string, (string Summary, Func<Bench, Task> Run)>
     ["queries"] = ("one user's segments, counts, members page, over HTTP and in the database", QueriesScenario.Run),
 };
 
+var sessions = new Dictionary<string, (string Summary, Func<BenchOptions, Task<bool>> Run)>
+{
+    ["session"] = ("a day in the life, with a kill -9 in the middle", Session.Run),
+    ["usage-session"] = ("calls sent in lists, with a kill -9 in the middle, and then all of them again", UsageSession.Run),
+};
+
 var scenario = new Option<string[]>("--scenario")
 {
-    Description = "What to run; may be given several times. All but 'session' unless given.",
+    Description = "What to run; may be given several times. All but the sessions unless given.",
     AllowMultipleArgumentsPerToken = true,
 };
-scenario.AcceptOnlyFromAmong([.. scenarios.Keys, "session"]);
+scenario.AcceptOnlyFromAmong([.. scenarios.Keys, .. sessions.Keys]);
 var runs = new Option<int>("--runs") { Description = "Measured runs of each figure, after one that warms up.", DefaultValueFactory = _ => 5 };
 var seconds = new Option<int>("--seconds") { Description = "How long a run of a figure lasts that has no end of its own.", DefaultValueFactory = _ => 5 };
 var events = new Option<int?>("--events")
 {
-    Description = "Size of what has a size: lines of an import and events to project (200 000), memberships to query (1 000 000), imported ids of the session (1 000 000), lines of an ingest (500 000).",
+    Description = "Size of what has a size: lines of an import and events to project (200 000), memberships to query (1 000 000), imported ids of the session (1 000 000), lines of an ingest (500 000), calls of the usage session (2 000 000).",
 };
 var folder = new Option<string?>("--out") { Description = "Where table and samples are written; .ledger/bench/<time> unless given." };
 
@@ -38,8 +44,11 @@ var root = new RootCommand(
      pgbench committing single rows. Every event that was acknowledged is counted in the database afterwards; one too few or too
      many fails the run. Ratios to the yardstick are what counts: rates depend on the machine.
 
-     {string.Join('\n', scenarios.Select(s => $"  {s.Key,-11} {s.Value.Summary}"))}
-       session     no figures: a day in the life, with a kill -9 in the middle, every step PASS or FAIL
+     {string.Join('\n', scenarios.Select(s => $"  {s.Key,-13} {s.Value.Summary}"))}
+
+     Sessions have no figures; every step of theirs is PASS or FAIL:
+
+     {string.Join('\n', sessions.Select(s => $"  {s.Key,-13} {s.Value.Summary}"))}
      """)
 {
     scenario, runs, seconds, events, folder,
@@ -52,9 +61,12 @@ root.SetAction(async (parsed, cancellation) =>
         parsed.GetValue(folder) ?? Path.Combine(Environment.GetEnvironmentVariable("LEDGER_HOME") ?? ".ledger", "bench", $"{DateTime.UtcNow:yyyyMMdd-HHmmss}"));
     try
     {
-        if (named.Contains("session") && !await Session.Run(options))
+        foreach (var name in named.Where(sessions.ContainsKey))
         {
-            return 1;
+            if (!await sessions[name].Run(options))
+            {
+                return 1;
+            }
         }
 
         if (named.Any(scenarios.ContainsKey))

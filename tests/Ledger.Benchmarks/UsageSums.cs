@@ -39,7 +39,7 @@ internal static class UsageSums
         if (missing.Length > 0 || unexpected.Length > 0 || expected.Count != found.Count)
         {
             throw new BenchFailedException(
-                $"{what} has {found.Count} lines instead of {expected.Count}; of the wrong ones the first is '{unexpected.FirstOrDefault()}' instead of '{missing.FirstOrDefault()}'.");
+                $"{what}: of {found.Count} lines {unexpected.Length} are wrong, and of {expected.Count} {missing.Length} are missing; first '{unexpected.FirstOrDefault()}' instead of '{missing.FirstOrDefault()}'.");
         }
     }
 
