@@ -8,7 +8,6 @@ namespace Ledger.Benchmarks;
 internal static class QueriesScenario
 {
     private const int Segments = 10;
-    private const int Readers = 4;
 
     public static async Task Run(Bench bench)
     {
@@ -25,46 +24,22 @@ internal static class QueriesScenario
         await node.Database.Execute("vacuum analyze");
         var before = DateTimeOffset.UtcNow;
 
-        // The service's own readers, in this process: what lies between is one round trip.
-        await using var here = LedgerHost.Build(new LedgerSettings { PoolSize = Readers + 1 }, bench.ConnectionTo(node.Name));
+        await using var here = LedgerHost.Build(new LedgerSettings { PoolSize = Reads.Readers + 1 }, bench.ConnectionTo(node.Name));
         var segments = here.Services.GetRequiredService<UserSegmentsReader>();
         var sizes = here.Services.GetRequiredService<SegmentSizesReader>();
         var members = here.Services.GetRequiredService<SegmentMembersReader>();
+        var reads = new Reads(bench, node);
         const string Tenant = Requests.DefaultTenant;
         var life = (await members.FindSegment(Tenant, "SEGMENT_0", new AsOf(before, IsNow: true), default))!.Value;
 
-        await Figure("one user's segments", () => $"/v1/users/{AUser()}/segments", () => segments.Now(Tenant, AUser(), DateTimeOffset.UtcNow, default));
-        await Figure("one user's segments at an instant", () => $"/v1/users/{AUser()}/segments?at={before:O}", () => segments.AsOf(Tenant, AUser(), new AsOf(before), default));
-        await Figure("counts", () => "/v1/segments/counts", () => sizes.List(Tenant, new AsOf(DateTimeOffset.UtcNow, IsNow: true), "", 1000, default));
-        await Figure("counts at an instant", () => $"/v1/segments/counts?at={before:O}", () => sizes.List(Tenant, new AsOf(before), "", 1000, default));
+        await reads.Figure("one user's segments", () => $"/v1/users/{AUser()}/segments", () => segments.Now(Tenant, AUser(), DateTimeOffset.UtcNow, default));
+        await reads.Figure("one user's segments at an instant", () => $"/v1/users/{AUser()}/segments?at={before:O}", () => segments.AsOf(Tenant, AUser(), new AsOf(before), default));
+        await reads.Figure("counts", () => "/v1/segments/counts", () => sizes.List(Tenant, new AsOf(DateTimeOffset.UtcNow, IsNow: true), "", 1000, default));
+        await reads.Figure("counts at an instant", () => $"/v1/segments/counts?at={before:O}", () => sizes.List(Tenant, new AsOf(before), "", 1000, default));
         // A page begins anywhere; the first one over HTTP, as a cursor is opaque.
-        await Figure("100 members", () => "/v1/segments/SEGMENT_0/members", () => members.List(Tenant, life, new AsOf(DateTimeOffset.UtcNow, IsNow: true), AUser(), 101, default));
-        await Figure("100 members at an instant", () => $"/v1/segments/SEGMENT_0/members?at={before:O}", () => members.List(Tenant, life, new AsOf(before), AUser(), 101, default));
+        await reads.Figure("100 members", () => "/v1/segments/SEGMENT_0/members", () => members.List(Tenant, life, new AsOf(DateTimeOffset.UtcNow, IsNow: true), AUser(), 101, default));
+        await reads.Figure("100 members at an instant", () => $"/v1/segments/SEGMENT_0/members?at={before:O}", () => members.List(Tenant, life, new AsOf(before), AUser(), 101, default));
 
         string AUser() => UserIds.Of(Random.Shared.Next(users));
-
-        async Task Figure(string name, Func<string> path, Func<Task> read)
-        {
-            for (var run = 0; run <= bench.Options.Runs; run++)
-            {
-                var measurement = await Measurement.Begin(node);
-                var load = await Load.Http(node.Process.Port, Readers, bench.Options.Duration, () => HttpConnection.Request("GET", path()));
-                measurement.EndLoad();
-                await Add($"requests: {name}, {Readers} connections", load);
-
-                measurement = await Measurement.Begin(node);
-                load = await Load.Run(Readers, bench.Options.Duration, _ => Task.FromResult(read));
-                measurement.EndLoad();
-                await Add($"requests: {name}, in the database", load);
-
-                async Task Add(string figure, LoadResult result)
-                {
-                    if (run > 0)
-                    {
-                        bench.Add(await measurement.Finish(figure, run, result.Rate, 0) with { P50Ms = result.P50Ms, P99Ms = result.P99Ms });
-                    }
-                }
-            }
-        }
     }
 }
