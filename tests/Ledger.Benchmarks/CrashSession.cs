@@ -189,13 +189,21 @@ internal abstract class CrashSession : IAsyncDisposable
         }
     }
 
-    /// <summary>Writes each table, in order, to a file.</summary>
+    /// <summary>Writes each table, in the order of its primary key, which takes no sorting, to a file.</summary>
     private async Task Dump(string[] tables, string state)
     {
         foreach (var table in tables)
         {
+            var key = await Database.Scalar<string>(
+                $"""
+                 select string_agg(quote_ident(a.attname), ', ' order by k.place)
+                 from pg_index i
+                 cross join lateral unnest(i.indkey) with ordinality k (number, place)
+                 join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
+                 where i.indrelid = '{table}'::regclass and i.indisprimary
+                 """);
             await using var connection = await Database.OpenConnectionAsync();
-            using var rows = await connection.BeginTextExportAsync($"copy (select * from {table} t order by t) to stdout");
+            using var rows = await connection.BeginTextExportAsync($"copy (select * from {table} order by {key}) to stdout");
             await using var file = File.CreateText(Path.Combine(_home, $"{table}.{state}"));
             while (await rows.ReadLineAsync() is { } line)
             {
@@ -204,15 +212,23 @@ internal abstract class CrashSession : IAsyncDisposable
         }
     }
 
-    /// <summary>Ends service and PostgreSQL, all of its processes, at once; the service first, so that it can't say that the database is away.</summary>
+    /// <summary>
+    /// Ends service and PostgreSQL, all of its processes, at once. The service is stopped first, so that it can't say that the
+    /// database is away; and the postmaster dies before its children, so that it can't end them in its own way.
+    /// </summary>
     private async Task KillEverything()
     {
         var postmaster = int.Parse(File.ReadLines(Path.Combine(_ledger!.DataFolder, "postmaster.pid")).First(), CultureInfo.InvariantCulture);
-        var pids = CpuTimes.ProcessesUnder(postmaster).Append(postmaster).Prepend(_ledger.Id);
-        using var kill = Process.Start("kill", ["-9", .. pids.Select(p => $"{p}")]);
-        await kill.WaitForExitAsync();
+        await Kill("-STOP", [_ledger.Id]);
+        await Kill("-9", [postmaster, .. CpuTimes.ProcessesUnder(postmaster), _ledger.Id]);
         await _ledger.DisposeAsync();
         await Database.DisposeAsync();
         _ledger = null;
+    }
+
+    private static async Task Kill(string signal, IEnumerable<int> processes)
+    {
+        using var kill = Process.Start("kill", [signal, .. processes.Select(p => $"{p}")]);
+        await kill.WaitForExitAsync();
     }
 }
