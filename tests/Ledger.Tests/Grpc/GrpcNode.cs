@@ -31,6 +31,7 @@ public sealed class GrpcNode(PostgresFixture postgres) : IAsyncLifetime
         }
 
         await _node.DisposeAsync();
+        Assert.Empty(_node.Errors);
     }
 
     /// <summary>Calls a method of ledger.v1.UsageService.</summary>

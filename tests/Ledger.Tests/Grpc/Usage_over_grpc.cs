@@ -95,7 +95,7 @@ public sealed class A_call_over_grpc(GrpcNode node) : IClassFixture<GrpcNode>
         var other = (await node.Call("RecordCall", new { call = new { user_id = "u2", service_id = service, id, source = "g" } })).IsRefused(AlreadyExists, "call-conflict");
 
         Assert.Equal([("call.id", $"'{id}' of the source 'g' was recorded at position {first.Position} with other content")], other.Violations);
-        Assert.Equal($"call.id '{id}' of the source 'g' was recorded at position {first.Position} with other content.", other.Message);
+        Assert.Equal($"call.id '{id}' of the source 'g' was recorded at position {first.Position} with other content. They differ: userId.", other.Message);
     }
 
     [Fact]
