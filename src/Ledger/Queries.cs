@@ -30,25 +30,32 @@ public sealed class Queries(Views views, EventReader log, LedgerClock clock)
     /// <summary>Answers a query for the present, an instant, what was known at a position, or both.</summary>
     public async Task<IResult> AsOf(HttpContext http, IReadOnlyCollection<string> names, AsOfQuery query, Func<AsOf, Task<IResult>> answer)
     {
+        var (asOf, rejection) = await Resolve(http, names, query);
+        return asOf is null ? Problems.For(rejection!) : await answer(asOf);
+    }
+
+    /// <summary>Says what a query asks about, once its views have reached the positions asked for; or why it can't be answered.</summary>
+    public async Task<(AsOf? AsOf, Rejection? Rejection)> Resolve(HttpContext http, IReadOnlyCollection<string> names, AsOfQuery query)
+    {
         if (await WaitForMinPosition(http, names) is { } behind)
         {
-            return Problems.For(behind);
+            return (null, behind);
         }
 
         if (query.Position is not { } known)
         {
-            return await answer(query.At is { } at ? new AsOf(at.Value) : new AsOf(clock.GetUtcNow(), IsNow: true));
+            return (query.At is { } at ? new AsOf(at.Value) : new AsOf(clock.GetUtcNow(), IsNow: true), null);
         }
 
         if (known < 1 || await log.RecordedAt(known, http.RequestAborted) is not { } recordedAt)
         {
             var head = await log.ReadHead(http.RequestAborted);
-            return Problems.For(Validation.Field("position", head == 0 ? "is not in the log, which is empty" : $"is not in the log: it must be from 1 to {head}"));
+            return (null, Validation.Field("position", head == 0 ? "is not in the log, which is empty" : $"is not in the log: it must be from 1 to {head}"));
         }
 
         return await views.WaitFor(names, known, Positions.WaitOf(http.Request), http.RequestAborted)
-            ? await answer(new AsOf(query.At?.Value ?? recordedAt, known))
-            : Problems.Result("view-behind", $"The view has not reached position {known} yet.");
+            ? (new AsOf(query.At?.Value ?? recordedAt, known), null)
+            : (null, new Rejection("view-behind", $"The view has not reached position {known} yet."));
     }
 
     private ValueTask<Rejection?> WaitForMinPosition(HttpContext http, IReadOnlyCollection<string> names) =>

@@ -13,7 +13,8 @@ namespace Ledger.Grpc;
 /// back. The rules are the commands'.
 /// </summary>
 internal sealed class UsageService(
-    CommandHandler handler, ServiceLoader services, CallRecorder recorder, Appender appender, EventReader log, LedgerClock clock)
+    CommandHandler handler, ServiceLoader services, CallRecorder recorder, Appender appender, EventReader log, LedgerClock clock,
+    Queries queries, UsageTotalsReader totals)
 {
     /// <summary>Adds its methods.</summary>
     public void AddTo(GrpcTransport transport)
@@ -23,6 +24,7 @@ internal sealed class UsageService(
             .Add<Proto.RecordCallRequest, Proto.RecordCallResponse>(service, "RecordCall", Limits.MaxCommandBodyBytes, RecordOne)
             .Add<Proto.RecordCallsRequest, Proto.RecordCallsResponse>(service, "RecordCalls", RecordCalls.MaxBodyBytes, RecordMany)
             .Add<Proto.VoidCallRequest, Proto.VoidCallResponse>(service, "VoidCall", Limits.MaxCommandBodyBytes, Void)
+            .Add<Proto.QueryTotalsRequest, Proto.QueryTotalsResponse>(service, "QueryTotals", Limits.MaxCommandBodyBytes, Query)
             .Add<Proto.RegisterServiceRequest, Proto.RegisterServiceResponse>(service, "RegisterService", Limits.MaxCommandBodyBytes, Register)
             .Add<Proto.SetPriceRequest, Proto.SetPriceResponse>(service, "SetPrice", Limits.MaxCommandBodyBytes, SetAPrice);
     }
@@ -86,6 +88,43 @@ internal sealed class UsageService(
         }
 
         return Reply(http, result, response);
+    }
+
+    private async Task<GrpcReply<Proto.QueryTotalsResponse>> Query(Proto.QueryTotalsRequest request, HttpContext http, CancellationToken cancellation)
+    {
+        var errors = new Validation();
+        var query = new UsageTotalsQuery(
+            request.GroupBy.Count > 0 ? string.Join(',', request.GroupBy) : null, QueryTimeOf(request.From, errors, "from"), QueryTimeOf(request.To, errors, "to"),
+            request.HasUser ? request.User : null, request.HasService ? request.Service : null, request.HasCurrency ? request.Currency : null, Interval: null,
+            request.HasTimeZone ? request.TimeZone : null, request.HasSort ? request.Sort : null, request.HasOrder ? request.Order : null);
+        var asOfQuery = new AsOfQuery(QueryTimeOf(request.At, errors, "at"), request.HasPosition ? request.Position : null);
+        if (errors.Rejection is { } unread)
+        {
+            return GrpcProblems.Of(unread, http);
+        }
+
+        var (asOf, behind) = await queries.Resolve(http, UsageTotalsReader.Views, asOfQuery);
+        if (asOf is null)
+        {
+            return GrpcProblems.Of(behind!, http);
+        }
+
+        var page = new PageQuery(request.HasLimit ? request.Limit : null, request.HasCursor ? request.Cursor : null);
+        var (rejection, position, found) = await UsageTotals.Run(http.TenantId(), query, asOfQuery, asOf, page, totals, cancellation);
+        if (found is null)
+        {
+            return GrpcProblems.Of(rejection!, http);
+        }
+
+        var response = new Proto.QueryTotalsResponse { Total = TotalOf(found.Total), Position = position };
+        response.Items.AddRange(found.Items.Select(TotalOf));
+        if (found.NextCursor is { } next)
+        {
+            response.NextCursor = next;
+        }
+
+        http.AnswerPosition(position);
+        return response;
     }
 
     private async Task<GrpcReply<Proto.RegisterServiceResponse>> Register(Proto.RegisterServiceRequest request, HttpContext http, CancellationToken cancellation)
@@ -184,6 +223,34 @@ internal sealed class UsageService(
             errors.Add(field, "is not a Timestamp: its seconds must be of the years 1 to 9999, its nanos from 0 to 999 999 999");
             return null;
         }
+    }
+
+    private static QueryTime? QueryTimeOf(Timestamp? time, Validation errors, string field) =>
+        TimeOf(time, errors, field) is { } at ? new QueryTime(at) : null;
+
+    private static Proto.UsageTotal TotalOf(UsageTotal total)
+    {
+        var result = new Proto.UsageTotal
+        {
+            Start = total.Start?.ToTimestamp(), End = total.End?.ToTimestamp(), Calls = total.Calls, UnpricedCalls = total.UnpricedCalls,
+            Quantities = { total.Quantities.ToDictionary() }, Amounts = { total.Amounts.ToDictionary() },
+        };
+        if (total.User is { } user)
+        {
+            result.User = user;
+        }
+
+        if (total.Service is { } service)
+        {
+            result.Service = service;
+        }
+
+        if (total.Currency.Value is { } currency)
+        {
+            result.Currency = currency;
+        }
+
+        return result;
     }
 
     private static Proto.CallResult ResultOf(CallResult call)

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using System.Runtime.CompilerServices;
 using System.Text.Json.Serialization;
 using Ledger.Http;
@@ -82,15 +83,7 @@ public static class UsageTotals
         UsageTotalsReader totals, CancellationToken cancellation) =>
         queries.AsOf(http, UsageTotalsReader.Views, asOfQuery, async asOf =>
         {
-            var errors = new Validation();
-            var question = UsageTotalsQuestion.Read(http.TenantId(), query, asOfQuery.At?.Value, asOf.Position, errors);
-            if (errors.Rejection is { } invalid)
-            {
-                return Problems.For(invalid);
-            }
-
-            string?[] filter = [.. query.Filter, .. asOfQuery.Filter];
-            if (!Lists.TryRead<UsageTotalKey>(page, "totals", filter, out var list, out var rejection)
+            if (!TryRead(http.TenantId(), query, asOfQuery, asOf, page, out var question, out var list, out var rejection)
                 || !Formats.TryNegotiate(http.Request, out var format, out rejection))
             {
                 return Problems.For(rejection);
@@ -109,14 +102,38 @@ public static class UsageTotals
             }
 
             http.AnswerPosition(first.Position);
-            if (format != ListFormat.Json)
-            {
-                return Formats.Stream(format, All(totals, question, first, cancellation), s_csv);
-            }
-
-            var asked = list.Page(first.Items, i => i.Key);
-            return Results.Ok(new UsageTotalsPage([.. asked.Items.Select(i => i.Total)], first.Total, asked.NextCursor));
+            return format == ListFormat.Json ? Results.Ok(PageOf(list, first)) : Formats.Stream(format, All(totals, question, first, cancellation), s_csv);
         });
+
+    /// <summary>Answers a page, whichever way it was asked for.</summary>
+    internal static async Task<(Rejection? Rejection, long Position, UsageTotalsPage? Page)> Run(
+        string tenantId, UsageTotalsQuery query, AsOfQuery asOfQuery, AsOf asOf, PageQuery page, UsageTotalsReader totals, CancellationToken cancellation)
+    {
+        if (!TryRead(tenantId, query, asOfQuery, asOf, page, out var question, out var list, out var rejection))
+        {
+            return (rejection, 0, null);
+        }
+
+        var found = await totals.Read(question, list.After, list.Fetch, cancellation);
+        return found.Rejection is { } tooMany ? (tooMany, 0, null) : (null, found.Position, PageOf(list, found));
+    }
+
+    private static bool TryRead(
+        string tenantId, UsageTotalsQuery query, AsOfQuery asOfQuery, AsOf asOf, PageQuery page, out UsageTotalsQuestion question,
+        [NotNullWhen(true)] out ListQuery<UsageTotalKey>? list, [NotNullWhen(false)] out Rejection? rejection)
+    {
+        var errors = new Validation();
+        question = UsageTotalsQuestion.Read(tenantId, query, asOfQuery.At?.Value, asOf.Position, errors);
+        list = null;
+        rejection = errors.Rejection;
+        return rejection is null && Lists.TryRead(page, "totals", [.. query.Filter, .. asOfQuery.Filter], out list, out rejection);
+    }
+
+    private static UsageTotalsPage PageOf(ListQuery<UsageTotalKey> list, UsageTotalsFound found)
+    {
+        var page = list.Page(found.Items, i => i.Key);
+        return new UsageTotalsPage([.. page.Items.Select(i => i.Total)], found.Total, page.NextCursor);
+    }
 
     private static async IAsyncEnumerable<UsageTotal> All(
         UsageTotalsReader totals, UsageTotalsQuestion question, UsageTotalsFound page, [EnumeratorCancellation] CancellationToken cancellation)

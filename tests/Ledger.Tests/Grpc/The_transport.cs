@@ -255,6 +255,19 @@ public sealed class The_transport(GrpcNode node) : IClassFixture<GrpcNode>, IDis
         await Refuses(DeadlineExceeded, "is up", new StandstillContent([0, 0]), ("grpc-timeout", timeout));
 
     [Fact]
+    public async Task ends_a_wait_for_a_position_when_the_time_is_up()
+    {
+        var started = Stopwatch.StartNew();
+
+        var answer = await Send(
+            "/ledger.v1.UsageService/QueryTotals", new ByteArrayContent(Frame([])),
+            headers: [("grpc-timeout", "200m"), ("ledger-min-position", "999999999"), ("prefer", "wait=30")]);
+
+        Assert.Equal(DeadlineExceeded, answer.Status);
+        Assert.InRange(started.Elapsed.TotalSeconds, 0.1, 20);
+    }
+
+    [Fact]
     public async Task does_not_wait_for_ever_for_a_message()
     {
         var started = Stopwatch.StartNew();
