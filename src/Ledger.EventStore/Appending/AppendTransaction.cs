@@ -366,51 +366,34 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
 
     private async Task CopyStreams(KeyValuePair<StreamKey, (string Type, long Version)>[] streams, CancellationToken cancellation)
     {
-        await using var copy = await connection.BeginBinaryImportAsync(
-            "copy mt_streams (tenant_id, id, type, version, timestamp, created) from stdin (format binary)", cancellation);
+        using var rows = new CopyRows();
         foreach (var (key, (type, version)) in streams)
         {
-            await copy.StartRowAsync(cancellation);
-            await copy.WriteAsync(key.TenantId, NpgsqlDbType.Text, cancellation);
-            await copy.WriteAsync(key.StreamId, NpgsqlDbType.Text, cancellation);
-            await copy.WriteAsync(type, NpgsqlDbType.Text, cancellation);
-            await copy.WriteAsync(version, NpgsqlDbType.Bigint, cancellation);
-            await copy.WriteAsync(_recordedAt, NpgsqlDbType.TimestampTz, cancellation);
-            await copy.WriteAsync(_recordedAt, NpgsqlDbType.TimestampTz, cancellation);
+            rows.BeginRow(columns: 6);
+            rows.Text(key.TenantId);
+            rows.Text(key.StreamId);
+            rows.Text(type);
+            rows.Long(version);
+            rows.Instant(_recordedAt);
+            rows.Instant(_recordedAt);
         }
 
-        await copy.CompleteAsync(cancellation);
+        await rows.CopyTo(connection, "copy mt_streams (tenant_id, id, type, version, timestamp, created) from stdin (format binary)", cancellation);
     }
 
     private async Task CopyEvents(CancellationToken cancellation)
     {
-        await using var copy = await connection.BeginBinaryImportAsync(
-            """
-            copy mt_events (
-              seq_id, id, stream_id, version, data, type, timestamp, tenant_id, mt_dotnet_type, correlation_id, causation_id, headers, user_name)
-            from stdin (format binary)
-            """, cancellation);
+        using var rows = new CopyRows();
         foreach (var (position, version, request, added) in _events)
         {
-            await copy.StartRowAsync(cancellation);
-            await copy.WriteAsync(position, NpgsqlDbType.Bigint, cancellation);
-            await copy.WriteAsync(added.Id, NpgsqlDbType.Uuid, cancellation);
-            await copy.WriteAsync(added.StreamId, NpgsqlDbType.Text, cancellation);
-            await copy.WriteAsync(version, NpgsqlDbType.Bigint, cancellation);
-            await copy.WriteAsync(added.Json, NpgsqlDbType.Jsonb, cancellation);
-            await copy.WriteAsync(added.Type.Name, NpgsqlDbType.Text, cancellation);
-            await copy.WriteAsync(_recordedAt, NpgsqlDbType.TimestampTz, cancellation);
-            await copy.WriteAsync(request.TenantId, NpgsqlDbType.Text, cancellation);
-            await copy.WriteAsync(added.Type.DotnetName, NpgsqlDbType.Text, cancellation);
-            await Maybe(request.CorrelationId, NpgsqlDbType.Text);
-            await Maybe(request.CausationId, NpgsqlDbType.Text);
-            await Maybe(added.Headers, NpgsqlDbType.Jsonb);
-            await Maybe(request.Actor, NpgsqlDbType.Text);
+            rows.BeginRow(PendingEvent.CopyColumns + 3);
+            rows.Long(position);
+            rows.Long(version);
+            rows.Instant(_recordedAt);
+            rows.Encoded(added.CopyValues ?? added.EncodeCopyValues(request));
         }
 
-        await copy.CompleteAsync(cancellation);
-
-        Task Maybe(string? value, NpgsqlDbType type) => value is null ? copy.WriteNullAsync(cancellation) : copy.WriteAsync(value, type, cancellation);
+        await rows.CopyTo(connection, $"copy mt_events (seq_id, version, timestamp, {PendingEvent.CopyColumnNames}) from stdin (format binary)", cancellation);
     }
 
     private NpgsqlBatchCommand InsertEvents() => new(

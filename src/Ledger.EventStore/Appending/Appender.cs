@@ -85,7 +85,7 @@ public sealed partial class Appender : IAsyncDisposable
         var pending = new PendingAppend[requests.Count];
         for (var i = 0; i < pending.Length; i++)
         {
-            pending[i] = new PendingAppend(requests[i], _types, completion, i);
+            pending[i] = new PendingAppend(requests[i], _types, completion, i, bulk: true);
         }
 
         try

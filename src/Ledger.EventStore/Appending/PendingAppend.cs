@@ -15,7 +15,7 @@ internal sealed class PendingAppend : IDisposable
     private CancellationTokenRegistration _cancellation;
     private int _state = Waiting;
 
-    public PendingAppend(AppendRequest request, EventTypes types, AppendCompletion completion, int place = 0)
+    public PendingAppend(AppendRequest request, EventTypes types, AppendCompletion completion, int place = 0, bool bulk = false)
     {
         Request = request;
         (_completion, _place) = (completion, place);
@@ -64,6 +64,11 @@ internal sealed class PendingAppend : IDisposable
                 Events[index] = request.Identities is { } ids
                     ? new PendingEvent(append.StreamId, append.Type, type, json, ids[index].Id, MakeHeaders(1, ids[index].Fingerprint, traceParent))
                     : new PendingEvent(append.StreamId, append.Type, type, json, EventId.Next(Id, index), headers);
+                if (bulk)
+                {
+                    Events[index] = Events[index] with { CopyValues = Events[index].EncodeCopyValues(request) };
+                }
+
                 index++;
             }
         }
@@ -158,4 +163,28 @@ internal sealed class PendingAppend : IDisposable
     }
 }
 
-internal readonly record struct PendingEvent(string StreamId, string StreamType, EventType Type, byte[] Json, Guid Id, string? Headers);
+/// <summary>An event on its way. <paramref name="CopyValues"/>, when there, is what <see cref="EncodeCopyValues"/> makes of it.</summary>
+internal readonly record struct PendingEvent(
+    string StreamId, string StreamType, EventType Type, byte[] Json, Guid Id, string? Headers, byte[]? CopyValues = null)
+{
+    /// <summary>The columns of mt_events that are known before an event has its place in the log, in the order they are encoded in.</summary>
+    public const string CopyColumnNames = "id, stream_id, data, type, tenant_id, mt_dotnet_type, correlation_id, causation_id, headers, user_name";
+
+    public const short CopyColumns = 10;
+
+    public byte[] EncodeCopyValues(AppendRequest request)
+    {
+        using var values = new CopyRows(header: false);
+        values.Uuid(Id);
+        values.Text(StreamId);
+        values.Jsonb(Json);
+        values.Text(Type.Name);
+        values.Text(request.TenantId);
+        values.Text(Type.DotnetName);
+        values.Text(request.CorrelationId);
+        values.Text(request.CausationId);
+        values.Jsonb(Headers);
+        values.Text(request.Actor);
+        return values.ToArray();
+    }
+}
