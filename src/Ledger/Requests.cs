@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Ledger.EventStore;
 using Ledger.Http;
+using Npgsql;
 
 namespace Ledger;
 
@@ -70,4 +71,13 @@ public sealed class RefusedRequestException(Rejection rejection) : Exception(rej
 {
     /// <summary>What is wrong.</summary>
     public Rejection Rejection { get; } = rejection;
+
+    /// <summary>Whether the database was away.</summary>
+    public static bool IsUnavailable(Exception exception) =>
+        exception is EventStoreUnavailableException || (exception is NpgsqlException && DatabaseErrors.IsUnavailable(exception));
+
+    /// <summary>The database went away in the midst of a stream. What was stored stays.</summary>
+    public static RefusedRequestException OfStream(long items, long position) => new(new Rejection(
+        "store-unavailable",
+        $"The database went away in the midst of the request. What was stored stays: {items} items, up to position {position}, are answered for, and later ones may be stored. Send it again."));
 }

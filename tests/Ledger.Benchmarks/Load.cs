@@ -82,6 +82,9 @@ internal static class UserIds
     /// <summary>The id of a number.</summary>
     public static string Of(long number) => $"{Scatter(number):x16}";
 
+    /// <summary>An id as systems that count their users give them.</summary>
+    public static string Numbered(long number) => $"user-{number:0000000}";
+
     /// <summary>SplitMix64's finisher: looks random, and maps no two numbers to one.</summary>
     public static ulong Scatter(long number)
     {

@@ -26,7 +26,7 @@ internal sealed class Session : CrashSession
     private Session(int imported)
     {
         _imported = imported;
-        _joins = [.. Enumerable.Range(0, Math.Max(Connections, imported / 10)).Select(n => new Join(UserIds.Of(imported + n), $"session-{n}"))];
+        _joins = [.. Enumerable.Range(0, Math.Max(Connections, imported / 10)).Select(n => new Join(UserIds.Numbered(imported + n), $"session-{n}"))];
     }
 
     /// <summary>A single join: its key, and the position that the answer named, once there was one.</summary>
@@ -73,7 +73,7 @@ internal sealed class Session : CrashSession
         await Send(HttpMethod.Post, "/v1/segments", new { slug = "ROLLOUT", rolloutPercent = "10" });
     }
 
-    private byte[] File() => ImportScenario.Csv(Enumerable.Range(0, _imported).Select(n => UserIds.Of(n)));
+    private byte[] File() => ImportScenario.Csv(Enumerable.Range(0, _imported).Select(n => UserIds.Numbered(n)));
 
     private async Task Import()
     {
@@ -105,7 +105,7 @@ internal sealed class Session : CrashSession
         var step = Math.Max(1, _imported / Sample);
         var counts = await OverConnections(Enumerable.Range(0, Sample), async (connection, n) =>
         {
-            var user = UserIds.Of(n * step);
+            var user = UserIds.Numbered(n * step);
             var answer = await connection.Send(HttpConnection.Request(
                 "GET", $"/v1/users/{user}/segments", null, minPosition.Length == 0 ? [] : [("Ledger-Min-Position", minPosition)]));
             var isIn = answer.Text.Contains("\"ROLLOUT\"", StringComparison.Ordinal);
@@ -161,7 +161,7 @@ internal sealed class Session : CrashSession
     /// <summary>Some leave, some stay for a second and expire, some of those are renewed: rows of every table of the views.</summary>
     private async Task LeaveAndExpire()
     {
-        var users = Enumerable.Range(0, 300).Select(n => UserIds.Of(n)).ToArray();
+        var users = Enumerable.Range(0, 300).Select(n => UserIds.Numbered(n)).ToArray();
         await OverConnections(users.Select((user, n) => (User: user, Kind: n % 3)), async (connection, u) =>
         {
             await Command(connection, "PUT", u.User, """{"ttl":"PT3S"}""");
@@ -201,7 +201,7 @@ internal sealed class Session : CrashSession
         var counts = await Counts("");
         Expect(!counts.ContainsKey("IMPORTED"), "It is counted still.");
         Expect((await Counts($"?at={before:yyyy-MM-ddTHH:mm:ss.ffffffZ}")).GetValueOrDefault("IMPORTED") == _imported, "Its size before that instant has changed.");
-        var user = await Http.GetStringAsync($"/v1/users/{UserIds.Of(0)}/segments");
+        var user = await Http.GetStringAsync($"/v1/users/{UserIds.Numbered(0)}/segments");
         Expect(!user.Contains("IMPORTED", StringComparison.Ordinal), $"A user is in it still: {user}");
     }
 

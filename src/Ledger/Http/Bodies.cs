@@ -10,7 +10,12 @@ public static class Bodies
     public const string Encodings = "br, gzip, deflate";
 
     /// <summary>Lets every body come compressed. What is read of it counts for the limits, not what was sent.</summary>
-    public static IServiceCollection AddCompressedBodies(this IServiceCollection services) => services.AddRequestDecompression();
+    public static IServiceCollection AddCompressedBodies(this IServiceCollection services)
+    {
+        // Otherwise .NET takes the end of a file that was cut off for the end of what it holds.
+        AppContext.SetSwitch("System.IO.Compression.UseStrictValidation", true);
+        return services.AddRequestDecompression();
+    }
 
     /// <summary>Unpacks bodies. Call it after routing, because the limit is the endpoint's.</summary>
     public static WebApplication UseCompressedBodies(this WebApplication app)

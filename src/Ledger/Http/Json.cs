@@ -66,6 +66,32 @@ public static class Json
         }
     }
 
+    /// <summary>How many items a JSON list has, counted no further than one past <paramref name="limit"/>; 0 for anything else.</summary>
+    public static int CountItems(ReadOnlySpan<byte> utf8, int limit)
+    {
+        var reader = new Utf8JsonReader(utf8, new JsonReaderOptions { MaxDepth = Limits.MaxJsonDepth });
+        var count = 0;
+        try
+        {
+            if (!reader.Read() || reader.TokenType != JsonTokenType.StartArray)
+            {
+                return 0;
+            }
+
+            while (count <= limit && reader.Read() && reader.TokenType != JsonTokenType.EndArray)
+            {
+                count++;
+                reader.Skip();
+            }
+        }
+        catch (JsonException)
+        {
+            // Whoever reads it says what is wrong.
+        }
+
+        return count;
+    }
+
     /// <summary>As <see cref="TryRead{T}"/>, for a part of a request: what is wrong is noted, with <paramref name="path"/> before its field.</summary>
     public static T? ReadOr<T>(ReadOnlySpan<byte> utf8, Validation errors, string path = "") where T : class
     {

@@ -13,12 +13,15 @@ public readonly record struct Line(long Number, ReadOnlyMemory<byte> Text, bool 
 /// </summary>
 public static class LineReader
 {
+    /// <summary>Bytes of lines that are handed out together, but for one line more.</summary>
+    public const int MaxChunkBytes = 1_048_576;
+
     /// <summary>Reads all lines, at most <paramref name="chunk"/> at a time.</summary>
     public static async IAsyncEnumerable<IReadOnlyList<Line>> Read(
         PipeReader body, int chunk, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
         var lines = new List<Line>(chunk);
-        var number = 0L;
+        var (number, bytes) = (0L, 0L);
         var skipping = false; // within a line that is too long
         while (true)
         {
@@ -54,11 +57,13 @@ public static class LineReader
                 else if (Trim(text.ToArray(), number == 1) is { IsEmpty: false } line)
                 {
                     lines.Add(new Line(number, line, TooLong: false));
+                    bytes += line.Length;
                 }
 
                 buffer = end is { } position ? buffer.Slice(buffer.GetPosition(1, position)) : buffer.Slice(buffer.End);
-                if (lines.Count == chunk)
+                if (lines.Count == chunk || bytes >= MaxChunkBytes)
                 {
+                    bytes = 0;
                     body.AdvanceTo(buffer.Start, buffer.Start);
                     yield return lines;
                     lines = new List<Line>(chunk);

@@ -35,10 +35,19 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
 
                 storing.Enqueue((named, import.Store(lines, cancellation)));
             }
+
+            while (storing.TryDequeue(out var last))
+            {
+                await last.Task;
+            }
+        }
+        catch (Exception exception) when (RefusedRequestException.IsUnavailable(exception))
+        {
+            throw RefusedRequestException.OfStream(import.Receipt.Received - import.Receipt.Rejected, import.Position);
         }
         finally
         {
-            await Task.WhenAll(storing.Select(s => s.Task));
+            await Task.WhenAll(storing.Select(s => s.Task)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // what began is stored, whatever else failed
         }
 
         return (import.Receipt, import.Position > 0 ? import.Position : await reader.ReadHead(cancellation), null);

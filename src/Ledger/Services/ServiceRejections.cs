@@ -12,8 +12,11 @@ public static class ServiceRejections
     /// <summary>The title is another service's, be it a retired one's.</summary>
     public static Rejection TitleTaken(string title, string serviceId) => new("title-taken", $"The service '{serviceId}' has the title '{title}'.");
 
+    /// <summary>The code of <see cref="Retired"/>.</summary>
+    internal const string RetiredCode = "service-retired";
+
     /// <summary>The service was retired.</summary>
-    public static Rejection Retired(string serviceId) => new("service-retired", $"The service '{serviceId}' is retired.");
+    public static Rejection Retired(string serviceId) => new(RetiredCode, $"The service '{serviceId}' is retired.");
 
     /// <summary>The price list is full.</summary>
     public static Rejection TooManyPrices(string serviceId) =>

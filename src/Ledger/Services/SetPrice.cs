@@ -20,7 +20,8 @@ public sealed record SetPrice(string Currency, IReadOnlyList<PriceComponent> Com
             return ServiceRejections.NotFound(service.Id);
         }
 
-        if (service.IsRetired)
+        // Calls from before its end may still wait for a price.
+        if (service.RetiredAt <= (EffectiveFrom ?? now))
         {
             return ServiceRejections.Retired(service.Id);
         }

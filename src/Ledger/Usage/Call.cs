@@ -41,6 +41,9 @@ public static class Call
     /// <summary>Units of one call.</summary>
     public const int MaxQuantities = 32;
 
+    /// <summary>Characters of all units of one call together: their names are part of the key of the totals.</summary>
+    public const int MaxUnitCharsTogether = 1_024;
+
     /// <summary>Tags of one call.</summary>
     public const int MaxTags = 16;
 

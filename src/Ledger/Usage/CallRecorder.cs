@@ -16,7 +16,7 @@ public readonly record struct CallOutcome(
     Rejection? Rejection, string CallId = "", AppendOutcome Outcome = default, long Position = 0, CallRecorded? Recorded = null);
 
 /// <summary>Prices and stores calls: each once, however often and wherever it is reported.</summary>
-public sealed class CallRecorder(ServiceLoader services, Appender appender, LedgerClock clock)
+public sealed class CallRecorder(ServiceLoader services, Appender appender, EventReader log, LedgerClock clock)
 {
     /// <summary>
     /// Decides on one call: what it costs by the price in force when it happened, or that it can't be priced.
@@ -51,20 +51,22 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Ledg
     /// <summary>
     /// Stores calls side by side in their order. With <paramref name="allOrNothing"/> a refusal of one is the refusal of all
     /// (the others' outcomes then say nothing), and their places in <c>errors</c> are <c>[0]</c>, <c>[1]</c>, … when
-    /// <paramref name="isList"/>.
+    /// <paramref name="isList"/>. Of a stream, <paramref name="lines"/> are the calls' numbers in it: what is streamed is stored
+    /// whoever still listens, and waits for room in the queue, where others are refused.
     /// </summary>
-    public async Task<CallOutcome[]> Record(CommandContext context, IReadOnlyList<ReportedCall> calls, bool allOrNothing, bool isList)
+    public async Task<CallOutcome[]> Record(
+        CommandContext context, IReadOnlyList<ReportedCall> calls, bool allOrNothing, bool isList, IReadOnlyList<long>? lines, CancellationToken cancellation)
     {
         for (var attempt = 0; attempt < CommandHandler.MaxAttempts; attempt++)
         {
-            var chunk = await Prepare(context, calls, fresh: attempt > 0, allOrNothing, isList);
+            var chunk = await Prepare(context, calls, fresh: attempt > 0, allOrNothing, isList, lines);
             if (chunk.Request is null)
             {
-                UsageMetrics.Count(chunk.Outcomes);
+                UsageMetrics.Count(chunk.Outcomes, allOrNothing);
                 return chunk.Outcomes;
             }
 
-            var result = (await appender.AppendMany([chunk.Request]))[0];
+            var result = lines is null ? await appender.Append(chunk.Request, cancellation) : (await appender.AppendMany([chunk.Request]))[0];
             if (result.Outcome == AppendOutcome.ConditionFailed)
             {
                 continue; // a service or a price list has changed meanwhile
@@ -79,7 +81,7 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Ledg
                     : chunk.Outcomes[place] with { Outcome = outcome, Position = position, Recorded = outcome == AppendOutcome.Appended ? chunk.Outcomes[place].Recorded : null };
             }
 
-            UsageMetrics.Count(chunk.Outcomes);
+            UsageMetrics.Count(chunk.Outcomes, allOrNothing);
             return chunk.Outcomes;
         }
 
@@ -87,7 +89,7 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Ledg
         return [.. calls.Select(_ => new CallOutcome(conflict))];
     }
 
-    private async Task<Chunk> Prepare(CommandContext context, IReadOnlyList<ReportedCall> calls, bool fresh, bool allOrNothing, bool isList)
+    private async Task<Chunk> Prepare(CommandContext context, IReadOnlyList<ReportedCall> calls, bool fresh, bool allOrNothing, bool isList, IReadOnlyList<long>? lines)
     {
         var loaded = new Dictionary<string, Service>(StringComparer.Ordinal);
         foreach (var call in calls)
@@ -100,6 +102,8 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Ledg
             loaded[service.Id] = service;
         }
 
+        // Under a key, calls without an id are told from those of another list by how many there are.
+        var ofRequest = context.IdempotencyKey is not null && lines is null ? $"/{calls.Count}" : "";
         var now = clock.GetUtcNow();
         var chunk = new Chunk(new CallOutcome[calls.Count], new List<int>(calls.Count));
         var identities = new List<EventIdentity>(calls.Count);
@@ -110,9 +114,15 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Ledg
         {
             var call = calls[i];
             var source = call.Source ?? context.Actor ?? Requests.Anonymous;
-            var callId = call.Id ?? MadeId(context, i);
+            var callId = call.Id ?? MadeId(context, lines?[i] ?? i);
             var (recorded, rejection) = Decide(call, loaded[call.ServiceId], source, callId, now, isList ? $"[{i}]." : "");
             chunk.Outcomes[i] = new CallOutcome(rejection, callId, Recorded: recorded);
+            if (recorded is null && rejection!.Code == ServiceRejections.RetiredCode && await FindEarlier(context, call, source, callId) is { } earlier)
+            {
+                chunk.Outcomes[i] = earlier;
+                continue;
+            }
+
             if (recorded is null)
             {
                 refused = true;
@@ -120,7 +130,7 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Ledg
             }
 
             chunk.Places.Add(i);
-            identities.Add(new EventIdentity(Call.IdOf(context.TenantId, source, callId), call.Fingerprint()));
+            identities.Add(new EventIdentity(Call.IdOf(context.TenantId, source, callId), call.Id is null ? $"{call.Fingerprint()}{ofRequest}" : call.Fingerprint()));
             if (run is null || !IsSameJournal((CallRecorded)run[^1], recorded))
             {
                 appends.Add(new StreamAppend(Call.StreamOf(recorded.ServiceId, recorded.OccurredAt), Call.StreamType, run = []));
@@ -149,11 +159,17 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Ledg
         };
     }
 
+    /// <summary>A repeat of a call that was recorded before its service was retired has its first outcome.</summary>
+    private async Task<CallOutcome?> FindEarlier(CommandContext context, ReportedCall call, string source, string callId) =>
+        await log.FindRequest(Call.IdOf(context.TenantId, source, callId)) is { } stored && stored.Fingerprint == call.Fingerprint()
+            ? new CallOutcome(null, callId, AppendOutcome.Duplicate, stored.FirstPosition)
+            : null;
+
     private static bool IsSameJournal(CallRecorded one, CallRecorded other) =>
         one.ServiceId == other.ServiceId && one.OccurredAt.UtcDateTime.Date == other.OccurredAt.UtcDateTime.Date;
 
     /// <summary>With an idempotency key, a repeat makes the same ids.</summary>
-    private static string MadeId(CommandContext context, int index) =>
+    private static string MadeId(CommandContext context, long index) =>
         (context.IdempotencyKey is { } key
             ? EventId.From(context.TenantId, "call-of-key", key, index.ToString(CultureInfo.InvariantCulture))
             : EventId.New()).ToString();

@@ -105,7 +105,15 @@ public sealed class LatePricer(ServiceLoader services, Appender appender, EventR
                     return (run.Answer(command.DryRun), 0, new Rejection("version-conflict", "The price list kept changing meanwhile. Send it again: what was priced stays."));
                 }
 
-                calls = await Price(context, calls, service, command.DryRun, run);
+                try
+                {
+                    calls = await Price(context, calls, service, command.DryRun, run);
+                }
+                catch (Exception exception) when (RefusedRequestException.IsUnavailable(exception))
+                {
+                    throw RefusedRequestException.OfStream(run.Examined - calls.Count, run.Position);
+                }
+
                 service = calls.Count == 0 ? service : await services.Load(context.TenantId, command.ServiceId, fresh: true, cancellation);
             }
         }

@@ -101,7 +101,7 @@ public static class RecordCalls
             return (new CommandResult { Rejection = invalid }, null);
         }
 
-        var outcomes = calls.Count == 0 ? [] : await recorder.Record(context, calls, allOrNothing: true, isList);
+        var outcomes = calls.Count == 0 ? [] : await recorder.Record(context, calls, allOrNothing: true, isList, lines: null, cancellation);
         if (Array.FindIndex(outcomes, o => o.Rejection is not null) is >= 0 and var refused)
         {
             return (new CommandResult { Rejection = await Explain(calls[refused], outcomes[refused], log, cancellation) }, null);
@@ -119,6 +119,13 @@ public static class RecordCalls
 
     private static IReadOnlyList<CallBody> Read(HttpRequest request, byte[] body, Validation errors, out bool isList)
     {
+        // Before anything is made of them: small items in a large body are many objects.
+        if (!CheckCount(Json.CountItems(body, MaxCalls), errors))
+        {
+            isList = true;
+            return [];
+        }
+
         if (CloudEvents.IsCloudEvent(request))
         {
             return CloudEvents.Read(request, body, errors, out isList);
@@ -130,9 +137,8 @@ public static class RecordCalls
 
     private static List<ReportedCall> Check(IReadOnlyList<CallBody> bodies, Validation errors, bool isList)
     {
-        errors.Check(bodies.Count <= MaxCalls, JsonErrors.Root, $"must hold at most {MaxCalls} calls; send lines of {NdjsonType} instead");
         var calls = new List<ReportedCall>(bodies.Count);
-        for (var i = 0; i < bodies.Count && bodies.Count <= MaxCalls; i++)
+        for (var i = 0; CheckCount(bodies.Count, errors) && i < bodies.Count; i++)
         {
             if (ReportedCall.From(bodies[i], errors, isList ? $"[{i}]." : "") is { } call)
             {
@@ -142,6 +148,9 @@ public static class RecordCalls
 
         return calls;
     }
+
+    private static bool CheckCount(int calls, Validation errors) =>
+        calls <= MaxCalls || errors.Check(false, JsonErrors.Root, $"must hold at most {MaxCalls} calls; send lines of {NdjsonType} instead");
 
     /// <summary>Of a conflict, says in which fields the two differ.</summary>
     private static async Task<Rejection> Explain(ReportedCall call, CallOutcome outcome, EventReader log, CancellationToken cancellation)

@@ -43,6 +43,9 @@ public sealed record ReportedCall(
             valid &= errors.Check(Quantity.IsValid(quantity), $"{path}quantities.{unit}", Quantity.Rule);
         }
 
+        valid &= errors.Check(
+            (body.Quantities?.Keys.Sum(unit => unit.Length) ?? 0) <= Call.MaxUnitCharsTogether, $"{path}quantities",
+            $"must have names of at most {Call.MaxUnitCharsTogether} characters together");
         valid &= errors.Check((body.Tags?.Count ?? 0) <= Call.MaxTags, $"{path}tags", $"must be at most {Call.MaxTags}");
         foreach (var (name, value) in body.Tags ?? Nothing<string>())
         {

@@ -24,8 +24,6 @@ public sealed class StreamedCalls(CallRecorder recorder, EventReader log)
     {
         var receipt = new Receipt();
         var storing = new Queue<(Task<CallOutcome[]> Task, List<long> Lines, List<RejectedLine> Unread)>();
-        // Ids are made of a line's number, not of its place in a chunk; a stream under a key would need them to be remembered.
-        context = context with { IdempotencyKey = null };
         try
         {
             await foreach (var chunk in LineReader.Read(body, ChunkLines, cancellation))
@@ -49,7 +47,7 @@ public sealed class StreamedCalls(CallRecorder recorder, EventReader log)
                     await Finish();
                 }
 
-                storing.Enqueue((calls.Count == 0 ? Task.FromResult<CallOutcome[]>([]) : recorder.Record(context, calls, allOrNothing: false, isList: false), lines, unread));
+                storing.Enqueue((calls.Count == 0 ? Task.FromResult<CallOutcome[]>([]) : recorder.Record(context, calls, allOrNothing: false, isList: false, lines, cancellation), lines, unread));
             }
 
             while (storing.Count > 0)
@@ -57,9 +55,13 @@ public sealed class StreamedCalls(CallRecorder recorder, EventReader log)
                 await Finish();
             }
         }
+        catch (Exception exception) when (RefusedRequestException.IsUnavailable(exception))
+        {
+            throw RefusedRequestException.OfStream(receipt.Received, receipt.Position);
+        }
         finally
         {
-            await Task.WhenAll(storing.Select(s => s.Task));
+            await Task.WhenAll(storing.Select(s => (Task)s.Task)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // what began is stored, whatever else failed
         }
 
         return (receipt.Answer, receipt.Position > 0 ? receipt.Position : await log.ReadHead(cancellation));
@@ -94,7 +96,9 @@ public sealed class StreamedCalls(CallRecorder recorder, EventReader log)
 
         public long Position { get; private set; }
 
-        public CallsAnswer Answer => new(_accepted, _duplicates, null, _accepted + _duplicates + _rejected, _rejected, _rejections);
+        public long Received => _accepted + _duplicates + _rejected;
+
+        public CallsAnswer Answer => new(_accepted, _duplicates, null, Received, _rejected, _rejections);
 
         public void Add(CallOutcome[] outcomes, List<long> lines, List<RejectedLine> unread)
         {

@@ -12,8 +12,14 @@ internal static class UsageMetrics
 
     private static readonly Counter<long> Unpriced = Meter.CreateCounter<long>("ledger.usage.calls.unpriced", "{call}", "Calls recorded without a price");
 
-    public static void Count(CallOutcome[] outcomes)
+    public static void Count(CallOutcome[] outcomes, bool allOrNothing)
     {
+        if (allOrNothing && Array.Exists(outcomes, o => o.Rejection is not null))
+        {
+            Add(Calls, outcomes.Length, "rejected");
+            return;
+        }
+
         int recorded = 0, duplicates = 0, rejected = 0, unpriced = 0;
         foreach (var outcome in outcomes)
         {

@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using System.Runtime.CompilerServices;
+using System.Text.RegularExpressions;
 using System.Text.Json.Serialization;
 using Ledger.Http;
 
@@ -51,7 +52,7 @@ public sealed record UsageTotal
 public sealed record UsageTotalsPage(IReadOnlyList<UsageTotal> Items, UsageTotal Total, string? NextCursor);
 
 /// <summary>Answers what calls come to, by user, service, currency and time.</summary>
-public static class UsageTotals
+public static partial class UsageTotals
 {
     /// <summary>Groups of an export that are read at once.</summary>
     public const int ExportedAtOnce = 50_000;
@@ -126,8 +127,23 @@ public static class UsageTotals
         question = UsageTotalsQuestion.Read(tenantId, query, asOfQuery.At?.Value, asOf.Position, errors);
         list = null;
         rejection = errors.Rejection;
-        return rejection is null && Lists.TryRead(page, "totals", [.. query.Filter, .. asOfQuery.Filter], out list, out rejection);
+        if (rejection is not null || !Lists.TryRead(page, "totals", [.. query.Filter, .. asOfQuery.Filter], out list, out rejection))
+        {
+            return false;
+        }
+
+        // What a caller made of a cursor must not reach the database.
+        if (list.After?.Number is { } number && !CursorNumber().IsMatch(number))
+        {
+            (list, rejection) = (null, new Rejection("invalid-cursor", "The cursor does not belong to this list."));
+            return false;
+        }
+
+        return true;
     }
+
+    [GeneratedRegex(@"^-?[0-9]{1,200}(\.[0-9]{1,60})?$")]
+    private static partial Regex CursorNumber();
 
     private static UsageTotalsPage PageOf(ListQuery<UsageTotalKey> list, UsageTotalsFound found)
     {
@@ -151,6 +167,10 @@ public static class UsageTotals
             }
 
             page = await totals.Read(question, page.Items[^1].Key, ExportedAtOnce, cancellation);
+            if (page.Rejection is { } rejection)
+            {
+                throw new RefusedRequestException(rejection); // the connection breaks off: better than an end that looks like one
+            }
         }
     }
 }

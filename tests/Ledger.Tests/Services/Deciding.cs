@@ -84,7 +84,8 @@ public sealed class Deciding_on_a_service
         var retired = Given(Registered, new ServiceRetired());
 
         new ChangeService(new("x"), default).Decide(retired, ServiceTitle.Free).ThenRefused("service-retired");
-        Price.Decide(retired, TestClock.Start).ThenRefused("service-retired");
+        (Price with { EffectiveFrom = TestClock.Start.AddYears(1) }).Decide(retired, TestClock.Start).ThenRefused("service-retired");
+        (Price with { EffectiveFrom = TestClock.Start }).Decide(retired, TestClock.Start).Then(new PriceSet(1, "USD", TestClock.Start, Components)); // calls from before may wait for it
     }
 
     [Fact]

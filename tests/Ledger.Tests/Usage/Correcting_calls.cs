@@ -114,6 +114,20 @@ public sealed class Correcting_calls(TestNode node) : IClassFixture<TestNode>
     }
 
     [Fact]
+    public async Task A_cursor_that_was_edited_is_refused()
+    {
+        var service = await UsageOf.Service(node);
+        await Call(service);
+        (await node.Record(new { userId = "u2", serviceId = service })).Is(HttpStatusCode.OK);
+        var cursor = (await node.Get($"/v1/usage/totals?service={service}&groupBy=user&sort=amount&limit=1")).Json.GetProperty("nextCursor").GetString()!;
+        var text = System.Text.Encoding.Latin1.GetString(System.Buffers.Text.Base64Url.DecodeFromChars(cursor));
+        Assert.Contains("\"0.15\"", text, StringComparison.Ordinal);
+        var edited = System.Buffers.Text.Base64Url.EncodeToString(System.Text.Encoding.Latin1.GetBytes(text.Replace("0.15", "1;drop", StringComparison.Ordinal)));
+
+        (await node.Get($"/v1/usage/totals?service={service}&groupBy=user&sort=amount&limit=1&cursor={edited}")).IsProblem(400, "invalid-cursor");
+    }
+
+    [Fact]
     public async Task A_later_price_does_not_change_what_was_priced()
     {
         var service = await UsageOf.Service(node);

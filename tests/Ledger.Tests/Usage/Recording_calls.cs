@@ -233,7 +233,8 @@ public sealed class Recording_calls(TestNode node) : IClassFixture<TestNode>
             var body = UsageOf.Packed(Encoding.UTF8.GetBytes("""{"userId":"u","serviceId":"s"}"""), encoding);
             (await node.Record("not packed at all"u8.ToArray(), "application/json", null, ("Content-Encoding", encoding))).IsProblem(400, "invalid-request");
             (await node.Record("not packed at all"u8.ToArray(), "application/x-ndjson", null, ("Content-Encoding", encoding))).IsProblem(400, "invalid-request");
-            Assert.Equal(HttpStatusCode.BadRequest, (await node.Record(body[..(body.Length / 2)], "application/json", null, ("Content-Encoding", encoding))).Status);
+            (await node.Record(body[..^3], "application/json", null, ("Content-Encoding", encoding))).IsProblem(400, "invalid-request");
+            (await node.Record(body[..^3], "application/x-ndjson", null, ("Content-Encoding", encoding))).IsProblem(400, "invalid-request");
         }
     }
 
@@ -265,6 +266,9 @@ public sealed class Recording_calls(TestNode node) : IClassFixture<TestNode>
         Assert.Equal(first.Each("id", "results"), second.Each("id", "results"));
         Assert.Equal((false, true), (first.Replayed, second.Replayed));
         (await node.Record(new { userId = "other", serviceId = service }, "application/json", null, key)).IsProblem(422, "idempotency-key-reused");
+        (await node.Record(calls.Append(calls[0]), "application/json", null, key)).IsProblem(422, "idempotency-key-reused");
+        (await node.Record(calls.Take(1), "application/json", null, key)).IsProblem(422, "idempotency-key-reused");
+        Assert.Equal(2, (await node.Recorded(service)).Length);
     }
 
     [Fact]
@@ -297,6 +301,51 @@ public sealed class Recording_calls(TestNode node) : IClassFixture<TestNode>
 
         (await node.Record(new { userId = "u", serviceId = service })).IsProblem(409, "service-retired");
         (await node.Record(new { userId = "u", serviceId = service, occurredAt = "2026-11-01T00:00:00Z" })).Is(HttpStatusCode.OK);
+    }
+
+    [Fact]
+    public async Task Answers_a_repeat_with_the_first_outcome_when_the_service_was_retired_since()
+    {
+        var service = await UsageOf.Service(node);
+        object call = new { id = UsageOf.NewId("before"), userId = "u", serviceId = service };
+        var first = (await node.Record(call)).Is(HttpStatusCode.OK);
+        (await node.Delete($"/v1/services/{service}")).Is(HttpStatusCode.NoContent);
+        node.Clock.Advance(TimeSpan.FromMinutes(1));
+
+        var repeat = (await node.Record(call)).Is(HttpStatusCode.OK);
+
+        Assert.Equal(("duplicate", first.Position), (Assert.Single(repeat.Each("status", "results")), repeat.Position));
+        Assert.Equal(1, (await node.Record(call, "application/x-ndjson")).Receipt().Duplicates);
+    }
+
+    [Fact]
+    public async Task Is_kept_in_every_view_with_everything_as_long_as_it_may_be()
+    {
+        var serviceId = new string('s', 128);
+        (await node.Post("/v1/services", new { serviceId, title = serviceId })).Is(HttpStatusCode.Created);
+        var random = new Random(LongTests.Seed);
+        string Name(int length) => new([.. Enumerable.Range(0, length).Select(_ => (char)('a' + random.Next(26)))]);
+        var units = Enumerable.Range(0, 16).ToDictionary(_ => Name(64), _ => "999999999999.999999999");
+        var userId = string.Concat(Enumerable.Range(0, 128).Select(_ => char.ConvertFromUtf32(random.Next(0x10000, 0x10FFFF))));
+        object Call(IReadOnlyDictionary<string, string> quantities) => new { userId, serviceId, quantities };
+
+        (await node.Record(Call(units))).Is(HttpStatusCode.OK);
+        Assert.Equal(["quantities"], (await node.Record(Call(units.Append(new("a", "1")).ToDictionary()))).IsProblem(400, "invalid-request").Fields);
+
+        await node.CatchUp();
+        Assert.Equal(1, (await node.Totals(serviceId)).Calls);
+        Assert.All((await node.GetAsIs("/v1/projections")).Items, v => Assert.Equal("running", v.GetProperty("state").GetString()));
+    }
+
+    [Fact]
+    public async Task Counts_the_items_of_a_list_before_it_makes_anything_of_them()
+    {
+        var many = "[" + string.Join(',', Enumerable.Repeat("{}", RecordCalls.MaxCalls + 1)) + "]";
+
+        foreach (var mediaType in new[] { "application/json", CloudEvents.BatchType })
+        {
+            Assert.Equal(["$"], (await node.Record(many, mediaType)).IsProblem(400, "invalid-request").Fields);
+        }
     }
 
     [Fact]

@@ -73,6 +73,34 @@ public sealed class Streaming_calls(TestNode node) : IClassFixture<TestNode>
     }
 
     [Fact]
+    public async Task Makes_the_same_ids_of_the_lines_again_under_an_idempotency_key()
+    {
+        var service = await UsageOf.Service(node);
+        var lines = Encoding.UTF8.GetBytes(string.Join('\n', Enumerable.Repeat($$"""{"userId":"u","serviceId":"{{service}}","occurredAt":"2026-11-19T12:00:00Z"}""", 1_500)));
+        var key = ("Idempotency-Key", UsageOf.NewId("stream"));
+
+        Assert.Equal((1_500, 0, 1_500, 0), Counts(await node.Record(lines, "application/x-ndjson", null, key)));
+        Assert.Equal((0, 1_500, 1_500, 0), Counts(await node.Record(lines, "application/x-ndjson", null, key)));
+    }
+
+    [Fact]
+    public async Task Takes_lines_of_the_largest_size_in_chunks_of_bytes()
+    {
+        var service = await UsageOf.Service(node);
+        var lines = string.Join('\n', Enumerable.Range(0, 100).Select(i => Line(service, $"{service}-{i}").PadRight(Limits.MaxLineBytes)));
+
+        var chunks = 0;
+        await foreach (var chunk in LineReader.Read(PipeReader.Create(new System.Buffers.ReadOnlySequence<byte>(Encoding.UTF8.GetBytes(lines))), 1_000, TestContext.Current.CancellationToken))
+        {
+            chunks++;
+            Assert.InRange(chunk.Sum(l => l.Text.Length), 1, LineReader.MaxChunkBytes + Limits.MaxLineBytes);
+        }
+
+        Assert.InRange(chunks, 6, 8);
+        Assert.Equal((100, 0, 100, 0), Counts(await node.Record(lines, "application/x-ndjson", "gzip")));
+    }
+
+    [Fact]
     public async Task Takes_nothing_for_nothing() => Assert.Equal((0, 0, 0, 0), Counts(await node.Record("", "application/x-ndjson")));
 
     [Fact]
