@@ -224,6 +224,7 @@ public sealed class Calls_over_grpc(GrpcNode node) : IClassFixture<GrpcNode>
     [Fact]
     public async Task that_are_none_change_nothing()
     {
+        await node.Service(); // so that the log is not empty, whichever test comes first
         var none = (await node.Call("RecordCalls", new { })).IsOk();
 
         Assert.Equal((await node.Http.Log())[^1].Position, none.Position);
