@@ -115,9 +115,11 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Even
             var call = calls[i];
             var source = call.Source ?? context.Actor ?? Requests.Anonymous;
             var callId = call.Id ?? MadeId(context, lines?[i] ?? i);
+            var identity = new EventIdentity(
+                Call.IdOf(context.TenantId, source, callId), call.Id is null ? $"{call.Fingerprint()}{ofRequest}" : call.Fingerprint());
             var (recorded, rejection) = Decide(call, loaded[call.ServiceId], source, callId, now, isList ? $"[{i}]." : "");
             chunk.Outcomes[i] = new CallOutcome(rejection, callId, Recorded: recorded);
-            if (recorded is null && rejection!.Code == ServiceRejections.RetiredCode && await FindEarlier(context, call, source, callId) is { } earlier)
+            if (recorded is null && rejection!.Code == ServiceRejections.RetiredCode && await FindEarlier(identity, callId) is { } earlier)
             {
                 chunk.Outcomes[i] = earlier;
                 continue;
@@ -130,7 +132,7 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Even
             }
 
             chunk.Places.Add(i);
-            identities.Add(new EventIdentity(Call.IdOf(context.TenantId, source, callId), call.Id is null ? $"{call.Fingerprint()}{ofRequest}" : call.Fingerprint()));
+            identities.Add(identity);
             if (run is null || !IsSameJournal((CallRecorded)run[^1], recorded))
             {
                 appends.Add(new StreamAppend(Call.StreamOf(recorded.ServiceId, recorded.OccurredAt), Call.StreamType, run = []));
@@ -160,8 +162,8 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Even
     }
 
     /// <summary>A repeat of a call that was recorded before its service was retired has its first outcome.</summary>
-    private async Task<CallOutcome?> FindEarlier(CommandContext context, ReportedCall call, string source, string callId) =>
-        await log.FindRequest(Call.IdOf(context.TenantId, source, callId)) is { } stored && stored.Fingerprint == call.Fingerprint()
+    private async Task<CallOutcome?> FindEarlier(EventIdentity identity, string callId) =>
+        await log.FindRequest(identity.Id) is { } stored && stored.Fingerprint == identity.Fingerprint
             ? new CallOutcome(null, callId, AppendOutcome.Duplicate, stored.FirstPosition)
             : null;
 

@@ -309,9 +309,13 @@ public sealed class Recording_calls(TestNode node) : IClassFixture<TestNode>
         var service = await UsageOf.Service(node);
         object call = new { id = UsageOf.NewId("before"), userId = "u", serviceId = service };
         var first = (await node.Record(call)).Is(HttpStatusCode.OK);
+        var key = ("Idempotency-Key", UsageOf.NewId("before"));
+        object keyed = new { userId = "u", serviceId = service };
+        (await node.Record(keyed, "application/json", null, key)).Is(HttpStatusCode.OK);
         (await node.Delete($"/v1/services/{service}")).Is(HttpStatusCode.NoContent);
         node.Clock.Advance(TimeSpan.FromMinutes(1));
 
+        Assert.True((await node.Record(keyed, "application/json", null, key)).Is(HttpStatusCode.OK).Replayed);
         var repeat = (await node.Record(call)).Is(HttpStatusCode.OK);
 
         Assert.Equal(("duplicate", first.Position), (Assert.Single(repeat.Each("status", "results")), repeat.Position));
