@@ -33,7 +33,7 @@ public static class GrpcMessages
     {
         while (true)
         {
-            var read = await body.ReadAsync(cancellation);
+            var read = await ReadSome(body, cancellation);
             if (TryRead(read.Buffer, read.IsCompleted, maxBytes, out var isCompressed, out var message))
             {
                 var bytes = message.ToArray();
@@ -42,6 +42,19 @@ public static class GrpcMessages
             }
 
             body.AdvanceTo(read.Buffer.Start, read.Buffer.End);
+        }
+    }
+
+    /// <summary>A stream that the client reset is an IOException here, which may come before the request counts as aborted.</summary>
+    private static async ValueTask<ReadResult> ReadSome(PipeReader body, CancellationToken cancellation)
+    {
+        try
+        {
+            return await body.ReadAsync(cancellation);
+        }
+        catch (IOException)
+        {
+            throw new UnreadableMessageException(GrpcCode.Cancelled, "The request broke off.");
         }
     }
 

@@ -5,7 +5,6 @@ using Google.Protobuf;
 using Google.Protobuf.WellKnownTypes;
 using Ledger.Grpc.Rpc;
 using Ledger.Http;
-using Microsoft.AspNetCore.Connections;
 
 namespace Ledger.Grpc;
 
@@ -113,11 +112,6 @@ public sealed partial class GrpcProblems
             {
                 return Of(rejection, http);
             }
-        }
-
-        if (exception is BadHttpRequestException or ConnectionResetException or ConnectionAbortedException)
-        {
-            return new GrpcStatus(GrpcCode.Cancelled, "The request broke off.");
         }
 
         if (exception is TimeoutException or OperationCanceledException)

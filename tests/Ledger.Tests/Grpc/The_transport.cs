@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
 using System.IO.Compression;
+using System.IO.Pipelines;
 using System.Net;
 using System.Net.Http.Headers;
 using Google.Protobuf;
@@ -341,6 +342,30 @@ public sealed class The_transport(GrpcNode node) : IClassFixture<GrpcNode>, IDis
         var late = await node.Call(new GrpcCall("RecordCalls", new { calls = Enumerable.Range(0, 10_000).Select(i => new { user_id = "u", service_id = $"s{i}" }) }) { DeadlineMs = 1 });
 
         Assert.Equal(DeadlineExceeded, late.Code);
+    }
+
+    [Fact]
+    public async Task takes_a_stream_that_breaks_off_for_a_cancelled_call()
+    {
+        var body = new Pipe();
+        await body.Writer.WriteAsync(new byte[] { 0, 0 }, Cancellation);
+        await body.Writer.CompleteAsync(new IOException("The client reset the request stream."));
+
+        var broken = await Assert.ThrowsAsync<UnreadableMessageException>(() => GrpcMessages.ReadOne(body.Reader, null, 10, Cancellation));
+
+        Assert.Equal(GrpcCode.Cancelled, broken.Status.Code);
+    }
+
+    [Fact]
+    public async Task takes_calls_that_are_given_up_for_no_failure_of_its_own()
+    {
+        var calls = Enumerable.Range(0, 10_000).Select(i => new { user_id = "u", service_id = $"s{i}" }).ToArray();
+        for (var i = 0; i < 100; i++)
+        {
+            Assert.NotEqual(Ok, (await node.Call(new GrpcCall("RecordCalls", new { calls }) { DeadlineMs = 1 + i % 4 })).Code);
+        }
+
+        Assert.Empty(node.Http.Errors);
     }
 
     /// <summary>Goes out byte by byte.</summary>
