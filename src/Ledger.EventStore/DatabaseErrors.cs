@@ -26,6 +26,10 @@ public static class DatabaseErrors
     internal static bool IsNumberTaken(Exception exception) =>
         exception is PostgresException { SqlState: PostgresErrorCodes.UniqueViolation, ConstraintName: "pkey_mt_events_seq_id" or "pk_mt_events_stream_and_version" };
 
+    /// <summary>A stream that was to be begun is there.</summary>
+    internal static bool IsStreamTaken(Exception exception) =>
+        exception is PostgresException { SqlState: PostgresErrorCodes.UniqueViolation, ConstraintName: "pkey_mt_streams_tenant_id_id" };
+
     /// <summary>PostgreSQL refuses the data itself (class 22, 23 or 54), such as a text that jsonb can't hold.</summary>
     public static bool IsRefusedData(Exception exception) =>
         exception is PostgresException { SqlState: var state } && state[..2] is "22" or "23" or "54"

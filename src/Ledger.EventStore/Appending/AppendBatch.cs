@@ -3,7 +3,7 @@ namespace Ledger.EventStore;
 /// <summary>Requests that share a transaction, with the streams and ids to look up, gathered while the batch before is being stored.</summary>
 internal sealed class AppendBatch
 {
-    private readonly HashSet<StreamKey> _streams = [];
+    private readonly HashSet<StreamKey> _streams = [], _begun = [];
 
     public List<PendingAppend> Requests { get; } = [];
 
@@ -11,7 +11,14 @@ internal sealed class AppendBatch
 
     public int Bytes { get; private set; }
 
+    /// <summary>Streams whose version must be looked up.</summary>
     public IReadOnlyCollection<StreamKey> Streams => _streams;
+
+    /// <summary>
+    /// Streams that are all written by requests under the condition that they are not there. Their row's key holds that too, so in a
+    /// batch of many the look-up can be left out: it took a third of the time under the lock.
+    /// </summary>
+    public IReadOnlyCollection<StreamKey> Begun => _begun;
 
     public bool HasRoomFor(PendingAppend request, EventStoreOptions options) =>
         Requests.Count == 0
@@ -22,14 +29,33 @@ internal sealed class AppendBatch
         Requests.Add(request);
         Events += request.EventCount;
         Bytes += request.Bytes;
+        var conditions = request.Request.Conditions;
         foreach (var append in request.Request.Appends)
         {
-            _streams.Add(new StreamKey(request.Request.TenantId, append.StreamId));
+            var stream = new StreamKey(request.Request.TenantId, append.StreamId);
+            if (conditions.Any(c => c.StreamId == append.StreamId && c.ExpectedVersion == 0) && !_streams.Contains(stream))
+            {
+                _begun.Add(stream);
+            }
+            else
+            {
+                _begun.Remove(stream);
+                _streams.Add(stream);
+            }
         }
 
-        foreach (var condition in request.Request.Conditions)
+        foreach (var condition in conditions)
         {
-            _streams.Add(new StreamKey(request.Request.TenantId, condition.StreamId));
+            var stream = new StreamKey(request.Request.TenantId, condition.StreamId);
+            if (condition.ExpectedVersion != 0)
+            {
+                _begun.Remove(stream);
+            }
+
+            if (!_begun.Contains(stream))
+            {
+                _streams.Add(stream);
+            }
         }
     }
 

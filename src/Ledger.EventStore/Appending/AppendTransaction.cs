@@ -8,12 +8,11 @@ namespace Ledger.EventStore;
 /// One batch in the database, in two round trips: (1) begin, take the append lock, read the head, the versions and the known
 /// ids; (2) write, commit. Where there are many rows, each table's go in a COPY of its own. The lock comes first and each statement of READ COMMITTED sees what was committed before it, so
 /// what is read under the lock is the truth; positions are handed out under the lock, so position order is commit order.
+/// With <paramref name="trustBegun"/>, streams that requests believe to begin are not looked up where they are many; that one is
+/// there shows as <see cref="DatabaseErrors.IsStreamTaken"/>.
 /// </summary>
-internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch batch, long lockKey, DateTimeOffset now)
+internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch batch, long lockKey, DateTimeOffset now, bool trustBegun)
 {
-    /// <summary>Events from which on a COPY's own round trips cost less than it saves: it takes half of an insert's time a row.</summary>
-    private const int MinCopyRows = 200;
-
     private readonly Dictionary<StreamKey, long> _versions = [];
     private readonly Dictionary<Guid, StoredRequest> _known = [];
     private readonly List<(PendingAppend Request, AppendResult Result)> _answers = [];
@@ -48,14 +47,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
 
     private async Task LockAndRead(CancellationToken cancellation)
     {
-        var tenants = new string[batch.Streams.Count];
-        var streams = new string[batch.Streams.Count];
-        var index = 0;
-        foreach (var stream in batch.Streams)
-        {
-            tenants[index] = stream.TenantId;
-            streams[index++] = stream.StreamId;
-        }
+        StreamKey[] lookedUp = trustBegun && batch.Begun.Count >= CopyRows.MinRows ? [.. batch.Streams] : [.. batch.Streams, .. batch.Begun];
 
         // A fresh id can be in the log only if an earlier attempt at this batch got through.
         var (ids, eventIds) = (new List<Guid>(), new List<Guid>());
@@ -91,7 +83,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
                     cross join lateral (select * from mt_streams s where s.tenant_id = k.tenant_id and s.id = k.id limit 1) s
                     """)
                 {
-                    Parameters = { Value(tenants), Value(streams) },
+                    Parameters = { Value(Array.ConvertAll(lookedUp, s => s.TenantId)), Value(Array.ConvertAll(lookedUp, s => s.StreamId)) },
                 },
             },
         };
@@ -320,7 +312,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
             // Sorted, so that index pages are visited in order. It is known which rows are there, so no upsert has to find out.
             var streams = _written.OrderBy(s => s.Key.TenantId, StringComparer.Ordinal).ThenBy(s => s.Key.StreamId, StringComparer.Ordinal).ToLookup(s => _begun.Contains(s.Key));
             KeyValuePair<StreamKey, (string Type, long Version)>[] begun = [.. streams[true]], continued = [.. streams[false]];
-            var copies = _events.Count >= MinCopyRows;
+            var copies = _events.Count >= CopyRows.MinRows;
             if (begun.Length > 0 && copies)
             {
                 await CopyStreams(begun, cancellation); // before the events, in case somebody has put Marten's foreign key back
@@ -373,7 +365,7 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
             rows.Text(key.TenantId);
             rows.Text(key.StreamId);
             rows.Text(type);
-            rows.Long(version);
+            rows.Bigint(version);
             rows.Instant(_recordedAt);
             rows.Instant(_recordedAt);
         }
@@ -387,8 +379,8 @@ internal sealed class AppendTransaction(NpgsqlConnection connection, AppendBatch
         foreach (var (position, version, request, added) in _events)
         {
             rows.BeginRow(PendingEvent.CopyColumns + 3);
-            rows.Long(position);
-            rows.Long(version);
+            rows.Bigint(position);
+            rows.Bigint(version);
             rows.Instant(_recordedAt);
             rows.Encoded(added.CopyValues ?? added.EncodeCopyValues(request));
         }

@@ -194,15 +194,21 @@ public sealed partial class Appender : IAsyncDisposable
     private async Task StoreUntilKnown(AppendBatch batch)
     {
         var pause = TimeSpan.FromMilliseconds(20);
+        var trustBegun = true;
         while (true)
         {
             try
             {
-                var transaction = new AppendTransaction(await Connect(), batch, _lockKey, _clock.GetUtcNow());
+                var transaction = new AppendTransaction(await Connect(), batch, _lockKey, _clock.GetUtcNow(), trustBegun);
                 var answers = await transaction.Run(CancellationToken.None);
                 _awaySince = null;
                 Answer(transaction, answers);
                 return;
+            }
+            catch (Exception exception) when (trustBegun && DatabaseErrors.IsStreamTaken(exception))
+            {
+                await DropConnection();
+                trustBegun = false;
             }
             catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception) || DatabaseErrors.IsNumberTaken(exception))
             {

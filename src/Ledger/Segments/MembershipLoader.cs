@@ -50,9 +50,43 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         return await waiting.Done.Task.WaitAsync(cancellation);
     }
 
-    /// <summary>Many users' memberships of one segment; memberships of others are left out.</summary>
-    public Task<LoadedMemberships[]> Load(string tenantId, string[] userIds, long onlySegment, CancellationToken cancellation) =>
-        Load(tenantId, userIds, onlySegment, rollouts: null, cancellation);
+    /// <summary>
+    /// Many users' memberships of one segment; memberships of others are left out. It is one snapshot of two round trips: of who
+    /// has no stream, nothing more is asked.
+    /// </summary>
+    public async Task<LoadedMemberships[]> Load(string tenantId, string[] userIds, long onlySegment, CancellationToken cancellation)
+    {
+        await using var connection = await database.OpenConnectionAsync(cancellation);
+        StreamTail[] tails;
+        await using (var batch = new NpgsqlBatch(connection))
+        {
+            EventReader.BeginSnapshot(batch);
+            AddTails(batch, tenantId, userIds);
+            await using var results = await batch.ExecuteReaderAsync(cancellation);
+            tails = await reader.ReadTails(results, userIds.Length, cancellation);
+        }
+
+        var there = Enumerable.Range(0, userIds.Length).Where(i => tails[i].Version > 0).ToArray();
+        var open = new Dictionary<long, Membership>?[userIds.Length];
+        await using (var batch = new NpgsqlBatch(connection))
+        {
+            if (there.Length > 0)
+            {
+                AddOpen(batch, tenantId, Array.ConvertAll(there, i => userIds[i]), onlySegment);
+            }
+
+            EventReader.EndSnapshot(batch);
+            await using var results = await batch.ExecuteReaderAsync(cancellation);
+            if (there.Length > 0)
+            {
+                await ReadOpen(results, ordinal => open[there[ordinal]] ??= [], cancellation);
+            }
+
+            await ReadToEnd(results, cancellation);
+        }
+
+        return Evolve(open, tails, e => IsOf(onlySegment, e.Data));
+    }
 
     /// <summary>Loads for those who wait until nobody does.</summary>
     private async Task LoadWaiting()
@@ -63,7 +97,7 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
             {
                 var users = batch.Select(w => w.UserId).Distinct().ToArray();
                 var rollouts = new List<RolledOutSegment>();
-                var loaded = await Load(batch[0].TenantId, users, onlySegment: null, rollouts, CancellationToken.None);
+                var loaded = await Load(batch[0].TenantId, users, rollouts, CancellationToken.None);
                 var byUser = users.Zip(loaded).ToDictionary(u => u.First, u => u.Second);
                 batch.ForEach(w => w.Done.TrySetResult((byUser[w.UserId], rollouts)));
             }
@@ -91,15 +125,40 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         return batch;
     }
 
-    private async Task<LoadedMemberships[]> Load(
-        string tenantId, string[] userIds, long? onlySegment, List<RolledOutSegment>? rollouts, CancellationToken cancellation)
+    private async Task<LoadedMemberships[]> Load(string tenantId, string[] userIds, List<RolledOutSegment> rollouts, CancellationToken cancellation)
     {
-        var tenants = new string[userIds.Length];
-        Array.Fill(tenants, tenantId);
         await using var connection = await database.OpenConnectionAsync(cancellation);
         await using var batch = new NpgsqlBatch(connection);
         EventReader.BeginSnapshot(batch);
+        AddTails(batch, tenantId, userIds);
+        AddOpen(batch, tenantId, userIds, onlySegment: null);
+        batch.BatchCommands.Add(Sql.Command(
+            "select slug, segment_id, salt, rollout_percent from segments where tenant_id = $1 and deleted_at is null and rollout_percent > 0 order by slug",
+            Sql.Value(tenantId)));
+        EventReader.EndSnapshot(batch);
+        await using var results = await batch.ExecuteReaderAsync(cancellation);
+        var tails = await reader.ReadTails(results, userIds.Length, cancellation);
+        await results.NextResultAsync(cancellation);
+        var open = new Dictionary<long, Membership>?[userIds.Length];
+        await ReadOpen(results, ordinal => open[ordinal] ??= [], cancellation);
+        await results.NextResultAsync(cancellation);
+        while (await results.ReadAsync(cancellation))
+        {
+            rollouts.Add(new RolledOutSegment(results.GetString(0), results.GetInt64(1), results.GetString(2), results.GetDecimal(3)));
+        }
+
+        await ReadToEnd(results, cancellation);
+        return Evolve(open, tails, _ => true);
+    }
+
+    private static void AddTails(NpgsqlBatch batch, string tenantId, string[] userIds)
+    {
+        var tenants = new string[userIds.Length];
+        Array.Fill(tenants, tenantId);
         EventReader.AddTails(batch, MembershipsProjection.View, tenants, Array.ConvertAll(userIds, User.StreamOf));
+    }
+
+    private static void AddOpen(NpgsqlBatch batch, string tenantId, string[] userIds, long? onlySegment) =>
         batch.BatchCommands.Add(Sql.Command(
             $"""
              select k.ordinal, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source,
@@ -112,50 +171,29 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
              where s.deleted_at is null
              """,
             [Sql.Value(tenantId), Sql.Texts(userIds), .. onlySegment is { } only ? [Sql.Value(only)] : Array.Empty<NpgsqlParameter>()]));
-        if (rollouts is not null)
-        {
-            batch.BatchCommands.Add(Sql.Command(
-                "select slug, segment_id, salt, rollout_percent from segments where tenant_id = $1 and deleted_at is null and rollout_percent > 0 order by slug",
-                Sql.Value(tenantId)));
-        }
 
-        EventReader.EndSnapshot(batch);
-        await using var results = await batch.ExecuteReaderAsync(cancellation);
-        var tails = await reader.ReadTails(results, userIds.Length, cancellation);
-        await results.NextResultAsync(cancellation);
-        var open = new Dictionary<long, Membership>?[userIds.Length];
+    private static async Task ReadOpen(NpgsqlDataReader results, Func<long, Dictionary<long, Membership>> ofOrdinal, CancellationToken cancellation)
+    {
         while (await results.ReadAsync(cancellation))
         {
             var segmentId = results.GetInt64(1);
-            (open[results.GetInt64(0) - 1] ??= [])[segmentId] = new Membership(
+            ofOrdinal(results.GetInt64(0) - 1)[segmentId] = new Membership(
                 results.GetString(6), segmentId, results.GetInt64(2), results.GetFieldValue<DateTimeOffset>(3),
                 results.Maybe<DateTimeOffset?>(4), results.GetString(5));
         }
+    }
 
-        if (rollouts is not null)
-        {
-            await results.NextResultAsync(cancellation);
-            while (await results.ReadAsync(cancellation))
-            {
-                rollouts.Add(new RolledOutSegment(results.GetString(0), results.GetInt64(1), results.GetString(2), results.GetDecimal(3)));
-            }
-        }
-
+    /// <summary>An error of a later statement shows here.</summary>
+    private static async Task ReadToEnd(NpgsqlDataReader results, CancellationToken cancellation)
+    {
         while (await results.NextResultAsync(cancellation))
         {
-            // An error of a later statement shows here.
         }
-
-        var loaded = new LoadedMemberships[userIds.Length];
-        for (var i = 0; i < loaded.Length; i++)
-        {
-            var state = open[i] is { } known ? new UserMemberships(known) : UserMemberships.None;
-            var newer = onlySegment is { } id ? tails[i].Events.Where(e => IsOf(id, e.Data)) : tails[i].Events;
-            loaded[i] = new LoadedMemberships(newer.Aggregate(state, UserMemberships.Evolve), tails[i].Version);
-        }
-
-        return loaded;
     }
+
+    private static LoadedMemberships[] Evolve(Dictionary<long, Membership>?[] open, StreamTail[] tails, Func<RecordedEvent, bool> counts) =>
+        [.. tails.Zip(open, (tail, known) => new LoadedMemberships(
+            tail.Events.Where(counts).Aggregate(known is null ? UserMemberships.None : new UserMemberships(known), UserMemberships.Evolve), tail.Version))];
 
     private static bool IsOf(long segmentId, object? data) => data switch
     {

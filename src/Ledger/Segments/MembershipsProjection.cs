@@ -167,12 +167,6 @@ public sealed class MembershipsProjection : IProjection
                 where m.ctid = o.ctid
                 """,
                 [.. Keys(renewed), Sql.InstantsOrNull(renewed.Select(s => s.ExpiresAt))]));
-            Add(begun.Count, () => Sql.Command(
-                """
-                insert into memberships (tenant_id, user_id, segment_id, joined_position, joined_at, expires_at, source)
-                select * from unnest($1, $2, $3, $4, $5, $6, $7)
-                """,
-                [.. Keys(begun), .. Terms(begun)]));
             Add(_ended.Count, () => Sql.Command(
                 """
                 insert into past_memberships (
@@ -201,6 +195,7 @@ public sealed class MembershipsProjection : IProjection
                 Sql.Texts(sizes.Select(s => s.Tenant)), Sql.Longs(sizes.Select(s => s.Segment)), Sql.Value(sizes.Select(s => (short)s.Level).ToArray()),
                 Sql.Longs(sizes.Select(s => s.Bucket)), Sql.Longs(sizes.Select(s => s.Net))));
             await batch.ExecuteNonQueryAsync(cancellation);
+            await Begin(begun, connection, cancellation); // last: who leaves and joins again has had a row until now
 
             void Add(int rows, Func<NpgsqlBatchCommand> command)
             {
@@ -209,6 +204,32 @@ public sealed class MembershipsProjection : IProjection
                     batch.BatchCommands.Add(command());
                 }
             }
+        }
+
+        private static async Task Begin(IReadOnlyCollection<Stay> stays, NpgsqlConnection connection, CancellationToken cancellation)
+        {
+            if (stays.Count == 0)
+            {
+                return;
+            }
+
+            using var rows = new CopyRows();
+            foreach (var stay in stays)
+            {
+                rows.BeginRow(columns: 7);
+                rows.Text(stay.Key.Tenant);
+                rows.Text(stay.Key.User);
+                rows.Bigint(stay.Key.SegmentId);
+                rows.Bigint(stay.JoinedPosition);
+                rows.Instant(stay.JoinedAt);
+                rows.Instant(stay.ExpiresAt);
+                rows.Text(stay.Source);
+            }
+
+            await rows.CopyTo(
+                connection,
+                "copy memberships (tenant_id, user_id, segment_id, joined_position, joined_at, expires_at, source) from stdin (format binary)",
+                cancellation);
         }
 
         private void End(Stay stay, RecordedEvent recorded, DateTimeOffset at, string reason)

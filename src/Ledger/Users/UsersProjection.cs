@@ -96,7 +96,7 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnum
         Sql.Texts(users.Select(u => u.Key.StreamId)),
         new NpgsqlParameter<string[]>
         {
-            TypedValue = [.. users.Select(u => JsonSerializer.Serialize(u.Value.Attributes))],
+            TypedValue = [.. users.Select(u => u.Value.Attributes.Count == 0 ? "{}" : JsonSerializer.Serialize(u.Value.Attributes))],
             NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Jsonb,
         },
         Sql.Longs(users.Select(u => u.Value.Version)),

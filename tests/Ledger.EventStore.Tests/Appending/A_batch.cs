@@ -132,6 +132,32 @@ public sealed class A_batch(PostgresFixture postgres)
         };
     }
 
+    [Theory]
+    [InlineData(50)]
+    [InlineData(1_000)]
+    public async Task begins_streams_and_loses_only_the_ones_that_were_there(int streams)
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        await appender.Append(Request("s7", new Ignored(), new Ignored()), Ct);
+        AppendRequest[] requests =
+        [
+            .. Enumerable.Range(0, streams).Select(i => Request($"s{i}", new Noted($"{i}")) with { Conditions = [new($"s{i}", 0)] }),
+            Request("s8", new Noted("second")) with { Conditions = [new("s8", 1)] },
+            Request("s9", new Noted("second")) with { Conditions = [new("s9", 0)] },
+            Request("s10", new Noted("of any version")),
+            Request("other", new Noted("while s11 is not there")) with { Conditions = [new("s11", 0)] },
+            Request("other", new Noted("while s-none is not there")) with { Conditions = [new("s-none", 0), new("other", 0)] },
+        ];
+
+        var results = await store.AppendTogether(appender, requests);
+
+        Assert.Equal([7, streams + 1, streams + 3], results.Index().Where(r => r.Item.Outcome == AppendOutcome.ConditionFailed).Select(r => r.Index));
+        Assert.Equal([2, 1, 1], results.Where(r => r.Outcome == AppendOutcome.ConditionFailed).Select(r => r.ActualVersion));
+        Assert.Equal(streams + 4, await store.Reader.ReadHead(Ct)); // 2 there were, 3 are refused
+        await store.AssertSound();
+    }
+
     [Fact]
     public async Task may_be_larger_than_the_queue_for_those_who_stream()
     {

@@ -10,8 +10,11 @@ namespace Ledger.EventStore;
 /// row as its number of columns and each value after its length, a trailer. Npgsql's importer awaits once a value, which took
 /// half of the time that a batch is in the database; here a batch is sent in large pieces.
 /// </summary>
-internal sealed class CopyRows : IDisposable
+public sealed class CopyRows : IDisposable
 {
+    /// <summary>Rows from which on a COPY's own round trips cost less than it saves: it takes half of an insert's time a row.</summary>
+    internal const int MinRows = 200;
+
     private const int PieceBytes = 64 * 1024;
     private const int NullLength = -1;
     private const byte JsonbVersion = 1;
@@ -20,6 +23,7 @@ internal sealed class CopyRows : IDisposable
     private byte[] _buffer = ArrayPool<byte>.Shared.Rent(PieceBytes);
     private int _length;
 
+    /// <summary>No rows yet; without a header it is for values that become a part of other rows.</summary>
     public CopyRows(bool header = true)
     {
         if (header)
@@ -29,13 +33,15 @@ internal sealed class CopyRows : IDisposable
         }
     }
 
+    /// <summary>Begins a row of so many values, which follow in the order of the command's columns.</summary>
     public void BeginRow(short columns)
     {
         BinaryPrimitives.WriteInt16BigEndian(Room(sizeof(short)), columns);
         _length += sizeof(short);
     }
 
-    public void Long(long value)
+    /// <summary>A bigint.</summary>
+    public void Bigint(long value)
     {
         var room = Room(sizeof(int) + sizeof(long));
         BinaryPrimitives.WriteInt32BigEndian(room, sizeof(long));
@@ -43,8 +49,23 @@ internal sealed class CopyRows : IDisposable
         _length += sizeof(int) + sizeof(long);
     }
 
-    public void Instant(DateTimeOffset value) => Long((value.UtcTicks - s_epochTicks) / TimeSpan.TicksPerMicrosecond);
+    /// <summary>A timestamptz, to the microsecond.</summary>
+    public void Instant(DateTimeOffset value) => Bigint((value.UtcTicks - s_epochTicks) / TimeSpan.TicksPerMicrosecond);
 
+    /// <summary>A timestamptz that may be null.</summary>
+    public void Instant(DateTimeOffset? value)
+    {
+        if (value is { } instant)
+        {
+            Instant(instant);
+        }
+        else
+        {
+            Length(NullLength);
+        }
+    }
+
+    /// <summary>A uuid.</summary>
     public void Uuid(Guid value)
     {
         var room = Room(sizeof(int) + 16);
@@ -53,6 +74,7 @@ internal sealed class CopyRows : IDisposable
         _length += sizeof(int) + 16;
     }
 
+    /// <summary>A text or varchar.</summary>
     public void Text(string? value)
     {
         if (value is null)
@@ -67,6 +89,7 @@ internal sealed class CopyRows : IDisposable
         _length += sizeof(int) + bytes;
     }
 
+    /// <summary>A jsonb.</summary>
     public void Jsonb(ReadOnlySpan<byte> utf8)
     {
         Length(utf8.Length + 1);
@@ -75,6 +98,7 @@ internal sealed class CopyRows : IDisposable
         Write(utf8);
     }
 
+    /// <summary>A jsonb that may be null.</summary>
     public void Jsonb(string? value)
     {
         if (value is null)
@@ -90,6 +114,7 @@ internal sealed class CopyRows : IDisposable
     /// <summary>Values of a row that were encoded before, without a header.</summary>
     public void Encoded(ReadOnlySpan<byte> values) => Write(values);
 
+    /// <summary>What was written so far.</summary>
     public byte[] ToArray() => _buffer.AsSpan(0, _length).ToArray();
 
     /// <summary>Sends what was written as one COPY.</summary>
@@ -100,6 +125,7 @@ internal sealed class CopyRows : IDisposable
         await copy.WriteAsync(_buffer.AsMemory(0, _length), cancellation);
     }
 
+    /// <inheritdoc/>
     public void Dispose()
     {
         ArrayPool<byte>.Shared.Return(_buffer);
