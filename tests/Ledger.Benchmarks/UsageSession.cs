@@ -70,7 +70,7 @@ internal sealed class UsageSession : CrashSession
         await Step("quantities by the log and the totals are exact", () => ExpectQuantities(expected));
         await Step("calls without a price are counted exactly, by reason", () => ExpectUnpriced(expected));
         await Step("totals that are asked for are exact", () => ExpectTotals(expected));
-        await Step("all views equal a rebuild, row for row", () => RebuildAll("calls", "unpriced_calls", "usage_totals", "usage_service_totals", "users", "services"));
+        await Step("all views equal a rebuild, row for row", () => RebuildAll("calls", "unpriced_calls", "usage_totals", "usage_service_totals", "usage_service_sums", "users", "services"));
         await Step("amounts are exact after it", () => ExpectSums(expected));
     }
 

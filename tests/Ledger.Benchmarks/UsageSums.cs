@@ -14,6 +14,8 @@ internal static class UsageSums
         ("calls", "select service_id, coalesce(currency, ''), 1, amount from calls"),
         ("usage_totals", "select service_id, currency, calls, amount from usage_totals"),
         ("usage_service_totals", "select service_id, currency, calls, amount from usage_service_totals"),
+        ("usage_service_sums by hour", "select service_id, currency, calls, amount from usage_service_sums where minutes = 60"),
+        ("usage_service_sums by day", "select service_id, currency, calls, amount from usage_service_sums where minutes = 1440"),
     ];
 
     /// <summary>A line.</summary>

@@ -66,6 +66,9 @@ internal sealed partial record UsageTotalsQuestion
     /// <summary>Events after this position are not taken into account.</summary>
     public long? Position { get; init; }
 
+    /// <summary>Whether sums by user answer it; those of services alone do otherwise.</summary>
+    public bool OfUsers => User is not null || By(UsageGroup.User);
+
     public bool By(UsageGroup group) => Groups.Contains(group);
 
     /// <summary>Reads a query; what is wrong with it goes to <paramref name="errors"/>.</summary>
@@ -142,59 +145,69 @@ internal sealed partial record UsageTotalsQuestion
 }
 
 /// <summary>
-/// Which rows answer a question: ranges of whole quarters of an hour, whose sums are kept, and ranges of time whose calls are
-/// added up one by one: the parts of quarters at bounds that lie within one, or everything when it is asked what was known at
-/// a position.
+/// Which rows answer a question: ranges of whole buckets, whose sums are kept, by the buckets' width; and ranges of time whose
+/// calls are added up one by one: the parts of quarters of an hour at bounds that lie within one, or everything when it is asked
+/// what was known at a position.
 /// </summary>
-internal sealed record UsageRanges(IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> Whole, IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> Single)
+internal sealed record UsageRanges(
+    IReadOnlyDictionary<TimeSpan, List<(DateTimeOffset Since, DateTimeOffset Below)>> Whole, IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> Single)
 {
     /// <summary>No call happens later.</summary>
     public static readonly DateTimeOffset End = UsageBuckets.Of(DateTimeOffset.MaxValue);
 
-    /// <summary>The ranges that are [<paramref name="from"/>, <paramref name="to"/>), so that no quarter lies in two of the intervals.</summary>
-    public static UsageRanges Of(DateTimeOffset from, DateTimeOffset to, ZonedIntervals? intervals, bool single)
+    /// <summary>
+    /// The ranges that are [<paramref name="from"/>, <paramref name="to"/>), so that no bucket lies in two of the intervals, in
+    /// as wide buckets as can be with <paramref name="wide"/>, in quarters of an hour without.
+    /// </summary>
+    public static UsageRanges Of(DateTimeOffset from, DateTimeOffset to, ZonedIntervals? intervals, bool wide, bool single)
     {
-        var (whole, rest) = (new List<(DateTimeOffset, DateTimeOffset)>(), new List<(DateTimeOffset, DateTimeOffset)>());
-        if (single)
-        {
-            Add(rest, from, to);
-            return new UsageRanges(whole, rest);
-        }
-
+        var (whole, rest) = (new Dictionary<TimeSpan, List<(DateTimeOffset, DateTimeOffset)>>(), new List<(DateTimeOffset, DateTimeOffset)>());
+        DateTimeOffset[] bounds = [.. (intervals is null ? [] : intervals.Starts.ToArray()).Where(start => start > from && start < to)];
+        TimeSpan[] widths = single ? []
+            : [.. wide ? UsageBuckets.Wider.Where(width => Array.TrueForAll(bounds, b => UsageBuckets.IsStart(b, width))) : [], UsageBuckets.Width];
         var since = from;
-        foreach (var start in intervals is null ? [] : intervals.Starts)
+        foreach (var bound in bounds)
         {
-            if (start > from && start < to && !UsageBuckets.IsStart(start))
+            if (!single && !UsageBuckets.IsStart(bound, UsageBuckets.Width))
             {
-                Cut(since, start);
-                since = start;
+                Cut(since, bound, widths);
+                since = bound;
             }
         }
 
-        Cut(since, to);
+        Cut(since, to, widths);
         return new UsageRanges(whole, rest);
 
-        void Cut(DateTimeOffset since, DateTimeOffset below)
+        void Cut(DateTimeOffset since, DateTimeOffset below, ReadOnlySpan<TimeSpan> widths)
         {
-            var first = UsageBuckets.IsStart(since) ? since : UsageBuckets.Of(since) + UsageBuckets.Width;
-            var last = UsageBuckets.Of(below);
-            if (first > last)
+            if (since >= below)
             {
-                Add(rest, since, below); // within one quarter
                 return;
             }
 
-            Add(rest, since, first);
-            Add(whole, first, last);
-            Add(rest, last, below);
-        }
-
-        static void Add(List<(DateTimeOffset, DateTimeOffset)> ranges, DateTimeOffset since, DateTimeOffset below)
-        {
-            if (since < below)
+            if (widths.IsEmpty)
             {
-                ranges.Add((since, below));
+                rest.Add((since, below));
+                return;
             }
+
+            var width = widths[0].Ticks;
+            var (first, last) = ((since.UtcTicks + width - 1) / width * width, below.UtcTicks / width * width);
+            if (first >= last)
+            {
+                Cut(since, below, widths[1..]); // no whole one of this width
+                return;
+            }
+
+            var middle = (Since: new DateTimeOffset(first, TimeSpan.Zero), Below: new DateTimeOffset(last, TimeSpan.Zero));
+            Cut(since, middle.Since, widths[1..]);
+            if (!whole.TryGetValue(widths[0], out var ranges))
+            {
+                whole.Add(widths[0], ranges = []);
+            }
+
+            ranges.Add(middle);
+            Cut(middle.Below, below, widths[1..]);
         }
     }
 }

@@ -14,9 +14,10 @@ internal sealed record UsageTotalsFound(long Position, IReadOnlyList<(UsageTotal
 
 /// <summary>
 /// Reads the view "UsageTotals", and, where a bound lies within a quarter of an hour, the view "Calls". An answer costs the
-/// rows of quarters in its range: those of the services, one a service, quarter, currency and set of units in which there
-/// were calls, or, where users are grouped or filtered by, as many a user; and the single calls of two quarters where
-/// <c>from</c> and <c>to</c> lie within one. How many calls the quarters are made of does not matter. What was known at a
+/// rows of its range: those of the services, one a service, currency, set of units and day, hour or quarter in which there were
+/// calls, whichever is the widest that lies in one interval; or, where users are grouped or filtered by, one a user as well and
+/// quarter; and the single calls of two quarters where <c>from</c> and <c>to</c> lie within one. How many calls the rows are
+/// made of does not matter. What was known at a
 /// position is added up from all calls in the range. All sums are PostgreSQL's.
 /// </summary>
 public sealed class UsageTotalsReader(ViewDatabase views)
@@ -54,7 +55,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             var total = UsageTotal.None;
             var items = new List<(UsageTotal, UsageTotalKey)>();
             var (missed, width) = (false, 0);
-            var ranges = UsageRanges.Of(from, to, intervals, question.Position is not null);
+            var ranges = UsageRanges.Of(from, to, intervals, wide: !question.OfUsers, single: question.Position is not null);
             var units = _units;
             NpgsqlBatchCommand[] statements = [Sql.Command(MoreMemory), TotalsOf(question, ranges, intervals, after, limit, units), .. bounded ? [] : (NpgsqlBatchCommand[])[SpanOf(question)]];
             var position = await views.Read(
@@ -123,14 +124,19 @@ public sealed class UsageTotalsReader(ViewDatabase views)
         var parameters = new SqlParameters();
         var source = new Source(question, parameters);
         var rows = new List<string>();
-        if (ranges.Whole.Count > 0 || ranges.Single.Count == 0)
+        foreach (var (width, whole) in ranges.Whole.OrderBy(w => w.Key))
         {
-            rows.Add(source.Quarters(ranges.Whole));
+            rows.Add(source.Sums(width, whole));
         }
 
         if (ranges.Single.Count > 0)
         {
             rows.Add(source.Calls(ranges.Single, question.Position ?? long.MaxValue));
+        }
+
+        if (rows.Count == 0)
+        {
+            rows.Add(source.Sums(UsageBuckets.Width, [])); // no time at all
         }
 
         string[] keys = [.. question.Groups.Select(ColumnOf)];
@@ -286,7 +292,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             (_question, _parameters) = (question, parameters);
             _tenant = parameters.Add(Sql.Value(question.TenantId));
             _user = question.User is { } user ? parameters.Add(Sql.Value(user)) : "";
-            Table = question.User is not null || question.By(UsageGroup.User) ? "usage_totals" : "usage_service_totals";
+            Table = question.OfUsers ? "usage_totals" : "usage_service_totals";
             var ofUser = question.User is null ? "" : $" and t.user_id = {_user}";
             Where = $"t.tenant_id = {_tenant}{ofUser} and t.service_id = k.service_id"
                 + (question.User is null && Table == "usage_totals" ? $" and {OfService}" : "");
@@ -312,15 +318,19 @@ public sealed class UsageTotalsReader(ViewDatabase views)
         /// <summary>The services k, the last of them null.</summary>
         public string Called { get; }
 
-        /// <summary>The rows of whole quarters.</summary>
-        public string Quarters(IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges) =>
-            $"""
-             select {(Table == "usage_totals" ? "t.user_id" : "''::varchar")} as user_id, t.service_id, t.bucket as at, t.currency, t.units, t.calls, t.quantities, t.amount
-             from called k
-             cross join {Unnest(ranges)} w (since, below)
-             cross join lateral (select * from {Table} t where {Where} and t.bucket >= w.since and t.bucket < w.below offset 0) t
-             where k.service_id is not null
-             """;
+        /// <summary>The rows of whole buckets of a width.</summary>
+        public string Sums(TimeSpan width, IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges)
+        {
+            var (table, where) = width == UsageBuckets.Width ? (Table, Where) : ("usage_service_sums", $"{Where} and t.minutes = {UsageBuckets.MinutesOf(width)}");
+            return
+                $"""
+                 select {(Table == "usage_totals" ? "t.user_id" : "''::varchar")} as user_id, t.service_id, t.bucket as at, t.currency, t.units, t.calls, t.quantities, t.amount
+                 from called k
+                 cross join {Unnest(ranges)} w (since, below)
+                 cross join lateral (select * from {table} t where {where} and t.bucket >= w.since and t.bucket < w.below offset 0) t
+                 where k.service_id is not null
+                 """;
+        }
 
         /// <summary>Single calls, as they were known at a position, in the shape of rows of quarters.</summary>
         public string Calls(IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges, long position)

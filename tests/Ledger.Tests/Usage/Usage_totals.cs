@@ -6,6 +6,7 @@ using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Usage;
 using Microsoft.Extensions.DependencyInjection;
+using Npgsql;
 
 namespace Ledger.Tests.Usage;
 
@@ -14,6 +15,7 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
     private static readonly string[] s_zones =
         ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia", "America/St_Johns"];
 
+    private static readonly string[] s_tables = ["usage_service_totals", "usage_service_sums", "usage_totals"];
     private static readonly string[] s_groups = ["user", "service", "currency"];
     private static readonly string[] s_units = ["hour", "day", "month"];
 
@@ -43,6 +45,7 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
             Assert.Equal(live, await node.Rows(view));
         }
 
+        await AreMadeOfQuartersByTheMigration();
         Assert.Empty(node.Errors);
     }
 
@@ -183,8 +186,9 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
     }
 
     [Theory]
-    [InlineData(null, null, "service,day", "usage_service_totals_pkey", "calls_by_time")]
-    [InlineData(null, "m", "day", "usage_service_totals_pkey", "calls_of_service")]
+    [InlineData(null, null, "service,day", "usage_service_sums_pkey", "calls_by_time")]
+    [InlineData(null, null, "service,hour", "usage_service_totals_pkey", "calls_by_time")]
+    [InlineData(null, "m", "day", "usage_service_sums_pkey", "calls_of_service")]
     [InlineData(null, null, "user", "usage_totals_of_service", "calls_by_time")]
     [InlineData(null, "m", "user,hour", "usage_totals_of_service", "calls_of_service")]
     [InlineData("u", null, "day", "usage_totals_pkey", "calls_pkey")]
@@ -198,14 +202,37 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
         Assert.Null(errors.Rejection);
         var intervals = question.Unit is { } unit ? ZonedIntervals.Covering(from, to, unit, TimeZoneInfo.Utc) : null;
 
-        var plan = await Plans.Of(node, UsageTotalsReader.TotalsOf(question, UsageRanges.Of(from, to, intervals, single: false), intervals, null, 100));
+        var plan = await Plans.Of(node, UsageTotalsReader.TotalsOf(question, UsageRanges.Of(from, to, intervals, wide: !question.OfUsers, single: false), intervals, null, 100));
 
-        Assert.Contains(quarters, Plans.IndexesOn(quarters.StartsWith("usage_service", StringComparison.Ordinal) ? "usage_service_totals" : "usage_totals", plan));
+        var table = s_tables.First(t => quarters.StartsWith(t, StringComparison.Ordinal));
+        Assert.Contains(quarters, Plans.IndexesOn(table, plan));
         Assert.Equal([calls], Plans.IndexesOn("calls", plan));
         Assert.DoesNotContain("Seq Scan", plan, StringComparison.Ordinal);
         Assert.DoesNotContain("Filter: ((bucket", plan, StringComparison.Ordinal);
         Assert.DoesNotContain("Filter: ((occurred_at", plan, StringComparison.Ordinal);
         Assert.DoesNotContain("Seq Scan", await Plans.Of(node, UsageTotalsReader.SpanOf(question)), StringComparison.Ordinal);
+    }
+
+    /// <summary>A ledger from before the wider sums were kept gets the same ones.</summary>
+    private async Task AreMadeOfQuartersByTheMigration()
+    {
+        var (database, migrations) = (node.Services.GetRequiredService<NpgsqlDataSource>(), node.Services.GetRequiredService<Migrations>());
+        await using var connection = await database.OpenConnectionAsync(Cancellation);
+        await using var command = new NpgsqlCommand(
+            $"""
+             create schema earlier;
+             create table earlier.usage_service_totals as table usage_service_totals;
+             set search_path = earlier;
+             {migrations.Creating("usage_service_sums").Sql}
+             reset search_path;
+             select (select count(*) from usage_service_sums),
+               (select count(*) from usage_service_sums s join earlier.usage_service_sums e
+                  on (s.*)::text = (e.*)::text);
+             """, connection);
+        await using var reader = await command.ExecuteReaderAsync(Cancellation);
+        Assert.True(await reader.ReadAsync(Cancellation));
+        Assert.True(reader.GetInt64(0) > 10);
+        Assert.Equal(reader.GetInt64(0), reader.GetInt64(1));
     }
 
     /// <summary>A node with three calls of one user and service: two at noon, in USD and without a price, and one in EUR a minute later.</summary>

@@ -100,26 +100,49 @@ public sealed class Zones_and_intervals(PostgresFixture postgres, ITestOutputHel
     }
 
     [Fact]
-    public void Leave_no_gap_and_no_overlap_of_quarters_and_single_calls()
+    public void Leave_no_gap_and_no_overlap_of_sums_and_single_calls()
     {
         output.WriteLine($"LEDGER_TEST_SEED={LongTests.Seed}");
         var random = new Random(LongTests.Seed);
-        for (var i = 0; i < 500; i++)
+        var widths = new HashSet<TimeSpan>();
+        for (var i = 0; i < 1_000; i++)
         {
             var from = At("1905-01-01T00:00Z").AddMicroseconds(random.NextInt64(0, 100_000_000_000) * (random.Next(2) == 0 ? 1 : 30_000));
             var to = from.AddMicroseconds(random.NextInt64(0, 400_000_000_000));
             (from, to) = random.Next(2) == 0 ? (UsageBuckets.Of(from), UsageBuckets.Of(to)) : (from, to);
-            var intervals = random.Next(3) == 0 ? null : ZonedIntervals.Covering(from, to, IntervalUnit.Hour, TimeZoneInfo.FindSystemTimeZoneById(random.Next(2) == 0 ? "Asia/Kolkata" : "Europe/Amsterdam"));
+            var zone = TimeZoneInfo.FindSystemTimeZoneById(random.GetItems(["Asia/Kolkata", "Europe/Amsterdam", "UTC"], 1)[0]);
+            var intervals = random.Next(3) == 0 ? null : ZonedIntervals.Covering(from, to, random.Next(2) == 0 ? IntervalUnit.Hour : IntervalUnit.Day, zone);
+            var wide = random.Next(2) == 0;
 
-            var ranges = UsageRanges.Of(from, to, intervals, single: false);
+            var ranges = UsageRanges.Of(from, to, intervals, wide, single: false);
 
-            var all = ranges.Whole.Concat(ranges.Single).Order().ToArray();
+            var all = ranges.Whole.Values.SelectMany(r => r).Concat(ranges.Single).Order().ToArray();
             Assert.Equal(from < to, all.Length > 0);
-            Assert.All(ranges.Whole, r => Assert.True(UsageBuckets.IsStart(r.Since) && UsageBuckets.IsStart(r.Below)));
+            Assert.All(all, r => Assert.True(r.Since < r.Below));
             Assert.True(all.Length == 0 || (all[0].Since == from && all[^1].Below == to));
             Assert.Equal(all.Skip(1).Select(r => r.Since), all.SkipLast(1).Select(r => r.Below));
-            Assert.True(intervals is null || intervals.Starts.ToArray().All(s => UsageBuckets.IsStart(s) || ranges.Whole.All(r => s <= r.Since || s >= r.Below)));
-            Assert.All(ranges.Single, r => Assert.True(r.Below - r.Since < UsageBuckets.Width));
+            foreach (var (width, whole) in ranges.Whole)
+            {
+                widths.Add(width);
+                Assert.True(wide || width == UsageBuckets.Width);
+                Assert.All(whole, r => Assert.True(UsageBuckets.IsStart(r.Since, width) && UsageBuckets.IsStart(r.Below, width)));
+                Assert.True(intervals is null || intervals.Starts.ToArray().All(s => UsageBuckets.IsStart(s, width) || whole.TrueForAll(r => s <= r.Since || s >= r.Below)));
+            }
+
+            Assert.All(ranges.Single, r => Assert.True(r.Below - r.Since < 2 * UsageBuckets.Width)); // no whole one lies within
         }
+
+        Assert.Equal([.. UsageBuckets.Wider, UsageBuckets.Width], widths.OrderDescending());
+    }
+
+    [Fact]
+    public void Add_up_a_month_by_its_days()
+    {
+        var ranges = UsageRanges.Of(At("2026-10-31T22:59:59.5Z"), At("2026-11-30T10:20Z"), intervals: null, wide: true, single: false);
+
+        Assert.Equal([(At("2026-11-01T00:00Z"), At("2026-11-30T00:00Z"))], ranges.Whole[TimeSpan.FromDays(1)]);
+        Assert.Equal([(At("2026-10-31T23:00Z"), At("2026-11-01T00:00Z")), (At("2026-11-30T00:00Z"), At("2026-11-30T10:00Z"))], ranges.Whole[TimeSpan.FromHours(1)]);
+        Assert.Equal([(At("2026-11-30T10:00Z"), At("2026-11-30T10:15Z"))], ranges.Whole[TimeSpan.FromMinutes(15)]);
+        Assert.Equal([(At("2026-10-31T22:59:59.5Z"), At("2026-10-31T23:00Z")), (At("2026-11-30T10:15Z"), At("2026-11-30T10:20Z"))], ranges.Single);
     }
 }
