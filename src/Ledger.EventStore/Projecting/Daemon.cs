@@ -57,13 +57,23 @@ public sealed partial class Daemon : IAsyncDisposable
     /// <summary>Raised after each commit of views, with the events folded; only on the node that keeps them.</summary>
     public event Action<long>? Projected;
 
+    /// <summary>
+    /// Raised when the log has grown, whichever node appended: after this node's commits, on the database's notifications and,
+    /// for those that were lost, with the heartbeat. It is a hint to look and says nothing about how far. Handlers must not block.
+    /// </summary>
+    public event Action? Appended;
+
     private long Epoch => Volatile.Read(ref _epoch);
 
     /// <summary>Starts listening, asking for the lease, and, with it, projecting.</summary>
     public void Start() => _loops = [Task.Run(Listen), Task.Run(Heartbeat), Task.Run(ProjectWhileLeading)];
 
     /// <summary>Says that there are new events, without waiting for the notification to come back from the database.</summary>
-    public void Wake() => Signal(_wake);
+    public void Wake()
+    {
+        Signal(_wake);
+        Appended?.Invoke();
+    }
 
     /// <summary>Stops at the end of the batch under way and gives the lease back, so that another node takes over at once.</summary>
     public async ValueTask DisposeAsync()
@@ -108,7 +118,7 @@ public sealed partial class Daemon : IAsyncDisposable
                     switch (notification.Channel)
                     {
                         case Channels.EventsAppended:
-                            Signal(_wake);
+                            Wake();
                             break;
                         case Channels.ViewsAsked:
                             Signal(_beat);
@@ -151,6 +161,7 @@ public sealed partial class Daemon : IAsyncDisposable
     private async Task Heartbeat()
     {
         var confirmed = Stopwatch.GetTimestamp();
+        var head = 0L;
         while (!_stopping.IsCancellationRequested)
         {
             try
@@ -166,6 +177,12 @@ public sealed partial class Daemon : IAsyncDisposable
 
                 _statuses = statuses;
                 _views.Learn(statuses);
+                if (statuses.Count > 0 && statuses.Max(s => s.Position + s.LagEvents) is var seen && seen > head)
+                {
+                    head = seen;
+                    Appended?.Invoke();
+                }
+
                 if (statuses.Any(s => s.Rebuild is "requested" or "running" || (s.State == "running" && s.LagEvents > 0)))
                 {
                     Signal(_wake);
