@@ -30,6 +30,9 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
 
     public string GrpcUrls { get; init; } = "";
 
+    /// <summary>Puts other services in the place of the node's own.</summary>
+    public Action<IServiceCollection>? Configure { get; init; }
+
     public string Database { get; private set; } = "";
 
     public HttpClient Client { get; private set; } = null!;
@@ -64,7 +67,11 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
         }
 
         var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", GrpcUrls = GrpcUrls, SweepInterval = TimeSpan.FromHours(1), PoolSize = 20 };
-        _app = LedgerHost.Build(settings, Database, WallClock ?? Clock, builder => builder.Logging.ClearProviders().AddProvider(new ErrorLog(_errors)));
+        _app = LedgerHost.Build(settings, Database, WallClock ?? Clock, builder =>
+        {
+            builder.Logging.ClearProviders().AddProvider(new ErrorLog(_errors));
+            Configure?.Invoke(builder.Services);
+        });
         await _app.StartAsync();
         Client = new HttpClient { BaseAddress = new Uri(_app.Urls.First()), Timeout = TimeSpan.FromSeconds(60) };
     }
@@ -75,18 +82,21 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
         await _app!.DisposeAsync();
     }
 
+    /// <summary>Stops the node as a signal would; what was asked of it before can still be read.</summary>
+    public Task Stop() => _app!.StopAsync(Cancellation);
+
     /// <summary>Another node over the same database, with the same clock.</summary>
     public async Task<TestNode> StartBeside()
     {
-        var node = new TestNode(postgres) { Clock = Clock, WallClock = WallClock, Database = Database };
+        var node = new TestNode(postgres) { Clock = Clock, WallClock = WallClock, Configure = Configure, Database = Database };
         await node.InitializeAsync();
         return node;
     }
 
     /// <summary>A node with a database and a clock of its own.</summary>
-    public async Task<TestNode> StartAnew()
+    public async Task<TestNode> StartAnew(Action<IServiceCollection>? configure = null)
     {
-        var node = new TestNode(postgres);
+        var node = new TestNode(postgres) { Configure = configure };
         await node.InitializeAsync();
         return node;
     }

@@ -1,4 +1,5 @@
 using Ledger.EventStore;
+using Ledger.Events;
 using Ledger.Grpc;
 using Ledger.Http;
 using Ledger.Segments;
@@ -34,7 +35,7 @@ public static class LedgerHost
         builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System);
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1), UsageViewsFeature.EventsOfUsers, UsageViewsFeature.UserOf);
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
-        builder.Services.AddAiServices().AddUsage().AddGrpcFace().AddCompressedBodies();
+        builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
@@ -48,6 +49,7 @@ public static class LedgerHost
         app.MapSegments();
         app.MapAiServices();
         app.MapUsage();
+        app.MapEvents();
         app.MapOperations();
         app.MapApiDescription();
         return app;
@@ -67,6 +69,7 @@ public static class LedgerHost
         .AddSingleton<IReadOnlyList<IProjection>>(s => [.. s.GetServices<IProjection>()])
         .AddSingleton<SchemaMigrator>()
         .AddSingleton<EventReader>()
+        .AddSingleton<LogPages>()
         .AddSingleton<Views>()
         .AddSingleton<Appender>()
         .AddSingleton<Daemon>()

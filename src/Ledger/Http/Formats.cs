@@ -18,6 +18,9 @@ public enum ListFormat
 
     /// <summary>Everything, streamed, as <c>text/csv</c>.</summary>
     Csv,
+
+    /// <summary>Server-sent events, <c>text/event-stream</c>: what there is and then what comes. Only where it is offered by name.</summary>
+    EventStream,
 }
 
 /// <summary>Which format a caller gets, by <c>Accept</c>, and the writers of those that are streamed.</summary>
@@ -29,6 +32,9 @@ public static class Formats
     /// <summary>CSV, as <see cref="CsvWriter"/> writes it.</summary>
     public const string CsvType = "text/csv";
 
+    /// <summary>Server-sent events.</summary>
+    public const string EventStreamType = "text/event-stream";
+
     /// <summary>So much is gathered before it is sent on, unless the rows make us wait.</summary>
     public const int FlushBytes = 32_768;
 
@@ -39,6 +45,7 @@ public static class Formats
     {
         ListFormat.Ndjson => NdjsonType,
         ListFormat.Csv => CsvType,
+        ListFormat.EventStream => EventStreamType,
         _ => "application/json",
     };
 

@@ -56,6 +56,7 @@ public static class Problems
         ["headers-too-large"] = new(431, "The headers are too large"),
         ["internal-error"] = new(500, "Something went wrong on our side"),
         ["view-behind"] = new(503, "The view has not reached the position yet", 1),
+        ["too-many-followers"] = new(503, "As many follow the log as this node serves", 5),
         ["queue-full"] = new(503, "Too much is waiting to be written", 1),
         ["store-unavailable"] = new(503, "The store cannot be reached", 5),
         ["timeout"] = new(503, "The answer took too long", 1),

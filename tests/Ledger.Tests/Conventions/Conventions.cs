@@ -64,7 +64,7 @@ public sealed partial class The_sources
     [Fact]
     public void Of_a_feature_name_no_table_of_another()
     {
-        Assert.All(Features, f => Assert.NotEmpty(TablesOf(f)));
+        Assert.All(Features.Where(f => f != "Events"), f => Assert.NotEmpty(TablesOf(f))); // the log's tables are the store's
         foreach (var feature in Features)
         {
             var others = Features.Where(f => f != feature).SelectMany(TablesOf).ToArray();

@@ -93,6 +93,6 @@ public sealed partial class Sessions(PostgresFixture postgres)
     [GeneratedRegex(@"^\$ (.*\\\n)*.*\n", RegexOptions.Multiline)]
     private static partial Regex Command();
 
-    [GeneratedRegex("""(?<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)|(?<trace>"traceId":"[^"]+")|(?<date>Date: .+)|(?<lag>"lagSeconds":[\d.]+)""")]
+    [GeneratedRegex("""(?<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)|(?<trace>"traceId":"[^"]+")|(?<event>"id":"[\da-f]{8}-[\da-f-]{27}")|(?<correlation>"correlationId":"[^"]+")|(?<date>Date: .+)|(?<lag>"lagSeconds":[\d.]+)""")]
     private static partial Regex Changing();
 }
