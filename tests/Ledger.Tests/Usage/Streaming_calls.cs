@@ -3,6 +3,7 @@ using System.IO.Pipelines;
 using System.Net;
 using System.Net.Http.Headers;
 using System.Text;
+using System.Text.RegularExpressions;
 using Ledger.Http;
 using Ledger.Usage;
 
@@ -129,6 +130,53 @@ public sealed class Streaming_calls(TestNode node) : IClassFixture<TestNode>
         Assert.Equal(0, resent.Receipt().Rejected);
         Assert.InRange(resent.Receipt().Duplicates, StreamedCalls.ChunkLines, StreamedCalls.ChunkLines * 2);
         Assert.Equal(StreamedCalls.ChunkLines * 3, (await node.Totals(service)).Calls);
+    }
+
+    [Fact]
+    public async Task Say_what_is_answered_for_when_the_database_goes_away_in_their_midst()
+    {
+        await using var own = await node.StartAnew();
+        var service = await UsageOf.Service(own);
+        var others = own.Position; // events that are no calls
+        var pipe = new Pipe();
+        using var request = new HttpRequestMessage(HttpMethod.Post, "/v1/usage") { Content = new StreamContent(pipe.Reader.AsStream()) };
+        request.Content.Headers.ContentType = new MediaTypeHeaderValue("application/x-ndjson");
+        var sending = own.Client.SendAsync(request, TestContext.Current.CancellationToken);
+        await Write(0, StreamedCalls.ChunkLines * 2);
+        while ((await own.Recorded(service)).Length < StreamedCalls.ChunkLines)
+        {
+            await Task.Delay(10, TestContext.Current.CancellationToken);
+        }
+
+        string problem;
+        await using (await TakenAway.Database(own.Database))
+        {
+            await Write(StreamedCalls.ChunkLines * 2, StreamedCalls.ChunkLines * 4);
+            await pipe.Writer.CompleteAsync();
+            using var response = await sending;
+            Assert.Equal(HttpStatusCode.ServiceUnavailable, response.StatusCode);
+            Assert.NotNull(response.Headers.RetryAfter);
+            problem = await response.Content.ReadAsStringAsync(TestContext.Current.CancellationToken);
+        }
+
+        Assert.Contains("\"code\":\"store-unavailable\"", problem, StringComparison.Ordinal);
+        var stored = long.Parse(Regex.Match(problem, "What was stored stays: ([0-9]+) items").Groups[1].Value, CultureInfo.InvariantCulture);
+        Assert.Contains(stored, (long[])[StreamedCalls.ChunkLines, StreamedCalls.ChunkLines * 2]);
+        Assert.Contains($"{stored} items, up to position {stored + others}, are answered for", problem, StringComparison.Ordinal);
+        var again = await own.Record(
+            string.Join('\n', Enumerable.Range(0, StreamedCalls.ChunkLines * 4).Select(i => Line(service, $"{service}-{i}"))), "application/x-ndjson");
+        Assert.Equal((StreamedCalls.ChunkLines * 4, 0), (again.Receipt().Received, again.Receipt().Rejected));
+        Assert.InRange(again.Receipt().Duplicates, stored, StreamedCalls.ChunkLines * 2);
+        Assert.Equal(StreamedCalls.ChunkLines * 4, (await own.Totals(service)).Calls);
+        Assert.Empty(own.Errors);
+
+        async Task Write(int from, int to)
+        {
+            for (var i = from; i < to; i++)
+            {
+                await pipe.Writer.WriteAsync(Encoding.UTF8.GetBytes(Line(service, $"{service}-{i}") + "\n"), TestContext.Current.CancellationToken);
+            }
+        }
     }
 
     private static (long, long, long, long) Counts(Answer answer)
