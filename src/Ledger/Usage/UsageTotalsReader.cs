@@ -22,8 +22,8 @@ internal sealed record UsageTotalsFound(long Position, IReadOnlyList<(UsageTotal
 /// </summary>
 public sealed class UsageTotalsReader(ViewDatabase views)
 {
-    /// <summary>So much is sorted and grouped in memory, per answer under way.</summary>
-    private const string MoreMemory = "set local work_mem = '32MB'";
+    /// <summary>So much is sorted and grouped in memory, per answer under way; and a page's groups find their rows there by hashing.</summary>
+    private static readonly string[] s_inMemory = ["set local work_mem = '32MB'", "set local enable_hashjoin = on"];
 
     /// <summary>How many units the sums are made for: the time it takes goes by them, and a set of more is seldom. Never fewer than there are: then it is asked again.</summary>
     private volatile int _units = 4;
@@ -55,9 +55,11 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             var total = UsageTotal.None;
             var items = new List<(UsageTotal, UsageTotalKey)>();
             var (missed, width) = (false, 0);
-            var ranges = UsageRanges.Of(from, to, intervals, wide: !question.OfUsers, single: question.Position is not null);
+            var (wide, single) = (!question.OfUsers, question.Position is not null);
+            var ranges = UsageRanges.Of(from, to, intervals, wide, single);
+            var whole = wide && !single ? UsageRanges.Of(from, to, intervals: null, wide, single) : ranges;
             var units = _units;
-            NpgsqlBatchCommand[] statements = [Sql.Command(MoreMemory), TotalsOf(question, ranges, intervals, after, limit, units), .. bounded ? [] : (NpgsqlBatchCommand[])[SpanOf(question)]];
+            NpgsqlBatchCommand[] statements = [.. s_inMemory.Select(s => Sql.Command(s)), TotalsOf(question, ranges, whole, intervals, after, limit, units), .. bounded ? [] : (NpgsqlBatchCommand[])[SpanOf(question)]];
             var position = await views.Read(
                 Views, statements,
                 async reader =>
@@ -114,60 +116,52 @@ public sealed class UsageTotalsReader(ViewDatabase views)
     }
 
     /// <summary>
-    /// Adds up in steps: the rows in the ranges; cells, the sums of a group that has one currency and one set of units; those of
-    /// the page's groups, and of everything; facts, one number each (calls, calls without a price, an amount, a quantity); items.
-    /// The groups are numbered before anything is made of them, so that only those of the page are made.
+    /// Adds up in steps: the rows found in the ranges; the page's groups, of which no more is known than their order takes; what
+    /// the rows of those come to, a currency and a set of units each, and so all rows of <paramref name="whole"/>, which are the
+    /// same time in wider sums; facts, one number each (calls, calls without a price, an amount, a quantity); items.
     /// </summary>
     internal static NpgsqlBatchCommand TotalsOf(
-        UsageTotalsQuestion question, UsageRanges ranges, ZonedIntervals? intervals, UsageTotalKey? after, int limit, int units = CallQuantities.MaxUnits)
+        UsageTotalsQuestion question, UsageRanges ranges, UsageRanges whole, ZonedIntervals? intervals, UsageTotalKey? after, int limit, int units = CallQuantities.MaxUnits)
     {
         var parameters = new SqlParameters();
         var source = new Source(question, parameters);
-        var rows = new List<string>();
-        foreach (var (width, whole) in ranges.Whole.OrderBy(w => w.Key))
-        {
-            rows.Add(source.Sums(width, whole));
-        }
-
-        if (ranges.Single.Count > 0)
-        {
-            rows.Add(source.Calls(ranges.Single, question.Position ?? long.MaxValue));
-        }
-
-        if (rows.Count == 0)
-        {
-            rows.Add(source.Sums(UsageBuckets.Width, [])); // no time at all
-        }
-
         string[] keys = [.. question.Groups.Select(ColumnOf)];
-        string[] stored = [.. keys.Where(k => k != ColumnOf(UsageGroup.Currency))];
-        var cellKeys = string.Concat(stored.Select(k => k == ColumnOf(UsageGroup.Time) ? $"width_bucket(r.at, {parameters.Add(Sql.Value(intervals!.Starts.ToArray()))}) as {k}, " : $"r.{k}, "));
+        var found = string.Concat(keys.Where(k => k != ColumnOf(UsageGroup.Currency)).Select(k =>
+            k == ColumnOf(UsageGroup.Time) ? $"width_bucket(r.at, {parameters.Add(Sql.Value(intervals!.Starts.ToArray()))}) as {k}, " : $"r.{k}, "));
         var currency = question.Currency is { } only ? $"where r.currency = {parameters.Add(Sql.Value(only))}" : "";
         var page = keys.Length == 0 ? "" :
             $"""
-             select 0 as whole, n.number, n.sorted, {Listed(question, "n.{0}")}, n.priced_in, n.units, n.calls, n.amount, n.quantities, n.width
-             from (
-               select s.*, dense_rank() over (order by {OrderOf(question, keys)}) as number
-               from (select c.*, {(question.Sort is { } sort ? $"sum(c.{sort}) over (partition by {string.Join(", ", keys)})" : "null::numeric")} as sorted from cells c) s
-               where {After(question, keys, after, intervals, parameters)}
-             ) n
-             where n.number <= {parameters.Add(Sql.Value((long)limit))}
+             found as materialized (
+               select {found}r.currency as priced_in, r.units, r.calls, r.amount, r.quantities from ({source.Rows(ranges, question.Position)}) r {currency}
+             ),
+             page as materialized (
+               select p.*, row_number() over (order by {OrderOf(question, "p", keys)}) as number
+               from (
+                 select s.* from (
+                   select {string.Join(", ", keys)}, {(question.Sort is { } sort ? $"sum({sort})" : "null::numeric")} as sorted from found
+                   group by {string.Join(", ", keys)} having sum(calls) > 0
+                 ) s
+                 where {After(question, keys, after, intervals, parameters)} order by {OrderOf(question, "s", keys)} limit {parameters.Add(Sql.Value((long)limit))}
+               ) p
+             ),
+             """;
+        var pageRows = keys.Length == 0 ? "" :
+            $"""
+             select 0 as whole, n.number, n.sorted, {Listed(question, "n.{0}")}, r.priced_in, r.units, {Sums("r", units)}
+             from page n join found r on {string.Join(" and ", keys.Select(k => $"r.{k} = n.{k}"))}
+             group by n.number, n.sorted, {string.Join(", ", keys.Select(k => $"n.{k}"))}, r.priced_in, r.units having sum(r.calls) > 0
              union all
              """;
         return Sql.Command(
             $"""
              with recursive {source.Called},
-             cells as materialized (
-               select {cellKeys}r.currency as priced_in, r.units, sum(r.calls) as calls, sum(r.amount) as amount, array[{Sums("r", units)}] as quantities,
-                 max(cardinality(r.quantities)) as width
-               from ({string.Join("\nunion all\n", rows)}) r {currency}
-               group by {string.Join(", ", Enumerable.Range(1, stored.Length + 2))} having sum(r.calls) > 0
-             ),
+             {page}
              picked as (
-               {page}
-               select 1 as whole, 0 as number, null::numeric as sorted, null::varchar as user_id, null::varchar as service_id, null::int as slot, c.priced_in, c.units,
-                 sum(c.calls) as calls, sum(c.amount) as amount, array[{Sums("c", units)}] as quantities, max(c.width) as width
-               from cells c group by c.priced_in, c.units
+               {pageRows}
+               select 1 as whole, 0 as number, null::numeric as sorted, null::varchar as user_id, null::varchar as service_id, null::int as slot,
+                 r.currency as priced_in, r.units, {Sums("r", units)}
+               from ({source.Rows(whole, question.Position)}) r {currency}
+               group by r.currency, r.units having sum(r.calls) > 0
              ),
              facts as (
                select p.whole, p.number, p.sorted, p.user_id, p.service_id, p.slot, {(question.By(UsageGroup.Currency) ? "case p.whole when 0 then p.priced_in end" : "null::varchar")} as currency,
@@ -193,7 +187,9 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             parameters.All);
     }
 
-    private static string Sums(string of, int units) => string.Join(", ", Enumerable.Range(1, units).Select(i => $"sum({of}.quantities[{i}])"));
+    private static string Sums(string of, int units) =>
+        $"sum({of}.calls) as calls, sum({of}.amount) as amount, array[{string.Join(", ", Enumerable.Range(1, units).Select(i => $"sum({of}.quantities[{i}])"))}] as quantities, "
+        + $"max(cardinality({of}.quantities)) as width";
 
     private static string Listed(UsageTotalsQuestion question, string format) => string.Join(", ", new[] { UsageGroup.User, UsageGroup.Service, UsageGroup.Time }.Select(g =>
         question.By(g) ? string.Format(CultureInfo.InvariantCulture, format, ColumnOf(g)) : g == UsageGroup.Time ? "null::int as slot" : $"null::varchar as {ColumnOf(g)}"));
@@ -206,10 +202,10 @@ public sealed class UsageTotalsReader(ViewDatabase views)
         _ => "priced_in",
     };
 
-    private static string OrderOf(UsageTotalsQuestion question, string[] keys)
+    private static string OrderOf(UsageTotalsQuestion question, string of, string[] keys)
     {
         var direction = question.Descending ? "desc" : "asc";
-        return string.Join(", ", question.Sort is null ? keys.Select(k => $"s.{k} {direction}") : keys.Select(k => $"s.{k}").Prepend($"s.sorted {direction}"));
+        return string.Join(", ", question.Sort is null ? keys.Select(k => $"{of}.{k} {direction}") : keys.Select(k => $"{of}.{k}").Prepend($"{of}.sorted {direction}"));
     }
 
     /// <summary>The condition that an item comes after the last one of the page before.</summary>
@@ -318,8 +314,20 @@ public sealed class UsageTotalsReader(ViewDatabase views)
         /// <summary>The services k, the last of them null.</summary>
         public string Called { get; }
 
+        /// <summary>The rows of all ranges, in one shape.</summary>
+        public string Rows(UsageRanges ranges, long? position)
+        {
+            List<string> rows = [.. ranges.Whole.OrderBy(w => w.Key).Select(w => Sums(w.Key, w.Value))];
+            if (ranges.Single.Count > 0)
+            {
+                rows.Add(Calls(ranges.Single, position ?? long.MaxValue));
+            }
+
+            return rows.Count == 0 ? Sums(UsageBuckets.Width, []) : string.Join("\nunion all\n", rows); // or of no time at all
+        }
+
         /// <summary>The rows of whole buckets of a width.</summary>
-        public string Sums(TimeSpan width, IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges)
+        private string Sums(TimeSpan width, IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges)
         {
             var (table, where) = width == UsageBuckets.Width ? (Table, Where) : ("usage_service_sums", $"{Where} and t.minutes = {UsageBuckets.MinutesOf(width)}");
             return
@@ -333,7 +341,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
         }
 
         /// <summary>Single calls, as they were known at a position, in the shape of rows of quarters.</summary>
-        public string Calls(IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges, long position)
+        private string Calls(IReadOnlyList<(DateTimeOffset Since, DateTimeOffset Below)> ranges, long position)
         {
             var known = _parameters.Add(Sql.Value(position));
             var (of, index) = (_question.User, _question.Service) switch

@@ -202,7 +202,9 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
         Assert.Null(errors.Rejection);
         var intervals = question.Unit is { } unit ? ZonedIntervals.Covering(from, to, unit, TimeZoneInfo.Utc) : null;
 
-        var plan = await Plans.Of(node, UsageTotalsReader.TotalsOf(question, UsageRanges.Of(from, to, intervals, wide: !question.OfUsers, single: false), intervals, null, 100));
+        var ranges = UsageRanges.Of(from, to, intervals, wide: !question.OfUsers, single: false);
+
+        var plan = await Plans.Of(node, UsageTotalsReader.TotalsOf(question, ranges, ranges, intervals, null, 100));
 
         var table = s_tables.First(t => quarters.StartsWith(t, StringComparison.Ordinal));
         Assert.Contains(quarters, Plans.IndexesOn(table, plan));
