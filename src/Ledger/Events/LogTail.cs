@@ -31,7 +31,7 @@ public sealed partial class LogTail : IAsyncDisposable
     private readonly CancellationTokenSource _stopping = new();
     private readonly SemaphoreSlim _signal = new(0, 1);
     private readonly Lock _lock = new();
-    private readonly Queue<(long Last, int Bytes, IReadOnlyList<TailEvent> Events)> _kept = [];
+    private readonly List<KeptPage> _kept = []; // in order of position
     private readonly Task _loop;
     private TaskCompletionSource _changed = NewSource();
     private long _start; // everything after this and up to _end is kept
@@ -92,15 +92,15 @@ public sealed partial class LogTail : IAsyncDisposable
                 return null;
             }
 
-            foreach (var page in _kept)
+            // Single events make small pages, and there may be thousands of them.
+            var (from, to) = (0, _kept.Count);
+            while (from < to)
             {
-                if (page.Last > position)
-                {
-                    return page.Events;
-                }
+                var middle = (from + to) / 2;
+                (from, to) = _kept[middle].Last > position ? (from, middle) : (middle + 1, to);
             }
 
-            return [];
+            return from < _kept.Count ? _kept[from].Events : [];
         }
     }
 
@@ -160,7 +160,7 @@ public sealed partial class LogTail : IAsyncDisposable
             {
                 LogAway(exception);
                 Signal();
-                await Task.Delay(TimeSpan.FromMilliseconds(200), _stopping.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                await Task.Delay(TimeSpan.FromSeconds(1), _stopping.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }
         }
     }
@@ -197,14 +197,16 @@ public sealed partial class LogTail : IAsyncDisposable
         lock (_lock)
         {
             _end = events[^1].Recorded.Position;
-            _kept.Enqueue((_end, bytes, events));
+            _kept.Add(new KeptPage(_end, bytes, events));
             _bytes += bytes;
-            while (_bytes > MaxBytes && _kept.Count > 1)
+            var gone = 0;
+            while (_bytes > MaxBytes && gone < _kept.Count - 1)
             {
-                var oldest = _kept.Dequeue();
-                _bytes -= oldest.Bytes;
-                _start = oldest.Last;
+                _bytes -= _kept[gone].Bytes;
+                _start = _kept[gone++].Last;
             }
+
+            _kept.RemoveRange(0, gone);
         }
     }
 
@@ -228,6 +230,8 @@ public sealed partial class LogTail : IAsyncDisposable
 
         changed.SetResult();
     }
+
+    private sealed record KeptPage(long Last, int Bytes, IReadOnlyList<TailEvent> Events);
 
     [LoggerMessage(LogLevel.Warning, "The end of the log can't be read; it is tried again")]
     private partial void LogAway(Exception exception);

@@ -57,6 +57,7 @@ public sealed partial class GrpcProblems
         ["queue-full"] = GrpcCode.ResourceExhausted,
         ["store-unavailable"] = GrpcCode.Unavailable,
         ["timeout"] = GrpcCode.DeadlineExceeded,
+        ["too-many-followers"] = GrpcCode.ResourceExhausted,
     }.ToFrozenDictionary(StringComparer.Ordinal);
 
     private readonly IReadOnlyList<Func<Exception, Rejection?>> _maps;
