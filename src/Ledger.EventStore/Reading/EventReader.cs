@@ -124,6 +124,29 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return await reader.ReadAsync(cancellation) ? reader.GetFieldValue<DateTimeOffset>(0) : null;
     }
 
+    /// <summary>
+    /// The position of the last event recorded at an instant or before, 0 when there is none. Times never go back from one event to
+    /// the next, so it is found by halving: a look into the primary key for each bit of the position.
+    /// </summary>
+    public async Task<long> PositionAt(DateTimeOffset instant, CancellationToken cancellation = default)
+    {
+        var (before, after) = (0L, await ReadHead(cancellation) + 1);
+        while (after - before > 1)
+        {
+            var middle = before + ((after - before) / 2);
+            if (await RecordedAt(middle, cancellation) <= instant)
+            {
+                before = middle;
+            }
+            else
+            {
+                after = middle;
+            }
+        }
+
+        return before;
+    }
+
     /// <summary>Folds a stream from its start. For streams that stay short; a long one is better loaded from its view and its tail.</summary>
     public async Task<(TState State, long Version)> Fold<TState>(
         StreamKey stream, TState initial, Func<TState, RecordedEvent, TState> evolve, CancellationToken cancellation = default)

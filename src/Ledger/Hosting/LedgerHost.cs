@@ -81,13 +81,14 @@ public static class LedgerHost
 
 /// <summary>Starts the event store before the first request is taken, and stops it after the last one is answered.</summary>
 internal sealed class StoreLifetime(
-    LedgerSettings settings, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon) : IHostedLifecycleService
+    LedgerSettings settings, NpgsqlDataSource database, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon) : IHostedLifecycleService
 {
     public async Task StartingAsync(CancellationToken cancellationToken)
     {
         await migrator.CheckServer(settings.AcceptLosingEvents, cancellationToken);
         await migrator.Migrate(cancellationToken);
         await views.Register(cancellationToken);
+        await Replay.Sweep(database, settings.Store, cancellationToken);
         appender.Committed += _ => daemon.Wake();
         daemon.Start();
     }

@@ -28,6 +28,10 @@ public static class Verbs
     public static RootCommand Root(TextWriter output, TextWriter errors)
     {
         var view = new Argument<string>("view") { Description = "A view's name, as 'status' lists it." };
+        var replayed = new Option<string?>("--view") { Description = "One view; all unless given." };
+        var to = new Option<string?>("--to") { Description = "A position or a time; the end of the log unless given." };
+        var rows = new Option<string?>("--out") { Description = "The file to write, .ndjson or .csv; a folder for all views." };
+        var compare = new Option<bool>("--compare") { Description = "Say whether the live views are the same, row by row." };
         return new RootCommand($"Ledger: segments, memberships and usage as an event-sourced ledger on PostgreSQL.\n\n{Environment}")
         {
             Verb(new Command("up", "Start a node: bring the schema up to date and serve until stopped."), async (_, settings, cancellation) =>
@@ -38,6 +42,9 @@ public static class Verbs
                 WithoutServing(settings, output, services => StatusVerb.Run(services, output, cancellation), cancellation)),
             Verb(new Command("rebuild", "Fold a view anew from the first event; the live view serves on until it is replaced.") { view }, (parsed, settings, cancellation) =>
                 WithoutServing(settings, output, services => RebuildVerb.Run(services, parsed.GetValue(view)!, output, errors, cancellation), cancellation)),
+            Verb(new Command("replay", "Fold the log anew beside the live views; write the rows, or compare them.") { replayed, to, rows, compare }, (parsed, settings, cancellation) =>
+                WithoutServing(settings, output, services => ReplayVerb.Run(
+                    services, new ReplayRequest(parsed.GetValue(replayed), parsed.GetValue(to), parsed.GetValue(rows), parsed.GetValue(compare)), output, errors, cancellation), cancellation)),
         };
 
         Command Verb(Command command, Func<ParseResult, LedgerSettings, CancellationToken, Task<int>> run)
