@@ -33,6 +33,9 @@ public sealed class CopyRows : IDisposable
         }
     }
 
+    /// <summary>Bytes written so far.</summary>
+    public int Length => _length;
+
     /// <summary>Begins a row of so many values, which follow in the order of the command's columns.</summary>
     public void BeginRow(short columns)
     {
@@ -61,7 +64,7 @@ public sealed class CopyRows : IDisposable
         }
         else
         {
-            Length(NullLength);
+            LengthOf(NullLength);
         }
     }
 
@@ -79,7 +82,7 @@ public sealed class CopyRows : IDisposable
     {
         if (value is null)
         {
-            Length(NullLength);
+            LengthOf(NullLength);
             return;
         }
 
@@ -92,7 +95,7 @@ public sealed class CopyRows : IDisposable
     /// <summary>A jsonb.</summary>
     public void Jsonb(ReadOnlySpan<byte> utf8)
     {
-        Length(utf8.Length + 1);
+        LengthOf(utf8.Length + 1);
         Room(1)[0] = JsonbVersion;
         _length++;
         Write(utf8);
@@ -103,12 +106,27 @@ public sealed class CopyRows : IDisposable
     {
         if (value is null)
         {
-            Length(NullLength);
+            LengthOf(NullLength);
         }
         else
         {
             Jsonb(Encoding.UTF8.GetBytes(value));
         }
+    }
+
+    /// <summary>A bytea that may be null.</summary>
+    public void Bytes(byte[]? value)
+    {
+        LengthOf(value?.Length ?? NullLength);
+        Write(value);
+    }
+
+    /// <summary>A boolean.</summary>
+    public void Boolean(bool value)
+    {
+        LengthOf(1);
+        Room(1)[0] = value ? (byte)1 : (byte)0;
+        _length++;
     }
 
     /// <summary>Values of a row that were encoded before, without a header.</summary>
@@ -128,11 +146,14 @@ public sealed class CopyRows : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        ArrayPool<byte>.Shared.Return(_buffer);
-        _buffer = [];
+        if (_buffer.Length > 0)
+        {
+            ArrayPool<byte>.Shared.Return(_buffer);
+            _buffer = [];
+        }
     }
 
-    private void Length(int value)
+    private void LengthOf(int value)
     {
         BinaryPrimitives.WriteInt32BigEndian(Room(sizeof(int)), value);
         _length += sizeof(int);

@@ -70,6 +70,9 @@ public static class LedgerHost
         .AddSingleton<SchemaMigrator>()
         .AddSingleton<EventReader>()
         .AddSingleton<LogPages>()
+        .AddSingleton<IReadOnlyList<ExportSection>>([]) // what belongs to the log beside its events
+        .AddSingleton<LogExport>()
+        .AddSingleton<LogImport>()
         .AddSingleton<Views>()
         .AddSingleton<Appender>()
         .AddSingleton<Daemon>()

@@ -30,6 +30,8 @@ public static class Verbs
         var view = new Argument<string>("view") { Description = "A view's name, as 'status' lists it." };
         var replayed = new Option<string?>("--view") { Description = "One view; all unless given." };
         var to = new Option<string?>("--to") { Description = "A position or a time; the end of the log unless given." };
+        var exportTo = new Option<string>("--out") { Description = "A new or empty folder.", Required = true };
+        var importFrom = new Option<string>("--from") { Description = "The folder of an export.", Required = true };
         var rows = new Option<string?>("--out") { Description = "The file to write, .ndjson or .csv; a folder for all views." };
         var compare = new Option<bool>("--compare") { Description = "Say whether the live views are the same, row by row." };
         return new RootCommand($"Ledger: segments, memberships and usage as an event-sourced ledger on PostgreSQL.\n\n{Environment}")
@@ -45,6 +47,10 @@ public static class Verbs
             Verb(new Command("replay", "Fold the log anew beside the live views; write the rows, or compare them.") { replayed, to, rows, compare }, (parsed, settings, cancellation) =>
                 WithoutServing(settings, output, services => ReplayVerb.Run(
                     services, new ReplayRequest(parsed.GetValue(replayed), parsed.GetValue(to), parsed.GetValue(rows), parsed.GetValue(compare)), output, errors, cancellation), cancellation)),
+            Verb(new Command("export", "Write the log, as it is now, into a folder of files with checksums.") { exportTo }, (parsed, settings, cancellation) =>
+                WithoutServing(settings, output, services => ExportVerb.Export(services, parsed.GetValue(exportTo)!, output, errors, cancellation), cancellation)),
+            Verb(new Command("import", "Read an export into an empty database, to the same positions.") { importFrom }, (parsed, settings, cancellation) =>
+                WithoutServing(settings, output, services => ExportVerb.Import(services, settings, parsed.GetValue(importFrom)!, output, errors, cancellation), cancellation)),
         };
 
         Command Verb(Command command, Func<ParseResult, LedgerSettings, CancellationToken, Task<int>> run)
