@@ -57,6 +57,23 @@ public static class Sql
 /// <summary>Reads of views. Every answer is of one snapshot and names the position its views had reached in it.</summary>
 public sealed class ViewDatabase(NpgsqlDataSource database)
 {
+    /// <summary>The rows of one statement, for answers whose position was settled before.</summary>
+    public async Task<List<TRow>> Rows<TRow>(NpgsqlBatchCommand statement, Func<NpgsqlDataReader, TRow> row, CancellationToken cancellation)
+    {
+        var rows = new List<TRow>();
+        await Read(
+            [], [statement],
+            async reader =>
+            {
+                while (await reader.ReadAsync(cancellation))
+                {
+                    rows.Add(row(reader));
+                }
+            },
+            cancellation);
+        return rows;
+    }
+
     /// <summary>
     /// Runs the statements in one round trip and one snapshot; <paramref name="read"/> finds the reader at the first of their
     /// results. Returns the position that all of <paramref name="views"/> have reached.

@@ -1,6 +1,7 @@
 using Ledger.EventStore;
 using Ledger.Events;
 using Ledger.Grpc;
+using Ledger.History;
 using Ledger.Http;
 using Ledger.Segments;
 using Ledger.Services;
@@ -36,6 +37,8 @@ public static class LedgerHost
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1), UsageViewsFeature.EventsOfUsers, UsageViewsFeature.UserOf);
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
+        builder.Services.AddHistory();
+        builder.Services.AddAiServices().AddUsage().AddGrpcFace().AddCompressedBodies();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
@@ -50,6 +53,7 @@ public static class LedgerHost
         app.MapAiServices();
         app.MapUsage();
         app.MapEvents();
+        app.MapHistory();
         app.MapOperations();
         app.MapApiDescription();
         return app;
@@ -73,6 +77,7 @@ public static class LedgerHost
         .AddSingleton<IReadOnlyList<ExportSection>>([]) // what belongs to the log beside its events
         .AddSingleton<LogExport>()
         .AddSingleton<LogImport>()
+        .AddSingleton<LogTimes>()
         .AddSingleton<Views>()
         .AddSingleton<Appender>()
         .AddSingleton<Daemon>()

@@ -45,6 +45,9 @@ public sealed record Segment(
     /// <summary>The stream of a slug.</summary>
     public static string StreamOf(string slug) => $"segment-{slug}";
 
+    /// <summary>The slug a stream belongs to.</summary>
+    public static string SlugOf(string streamId) => streamId["segment-".Length..];
+
     /// <summary>Folds one event of the stream.</summary>
     public static Segment Evolve(Segment segment, RecordedEvent recorded)
     {

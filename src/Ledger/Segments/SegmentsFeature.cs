@@ -37,6 +37,7 @@ public static class SegmentsFeature
         .AddSingleton<SegmentMembersReader>()
         .AddSingleton<UserSegmentsReader>()
         .AddSingleton<WhyMemberReader>()
+        .AddSingleton<StaysAtDeletion>()
         .AddSingleton<MembersImport>()
         .AddSingleton<ExpireMemberships>()
         .AddHostedService(services => services.GetRequiredService<ExpireMemberships>());

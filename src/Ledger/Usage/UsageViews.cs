@@ -24,6 +24,7 @@ public static class UsageViewsFeature
         .AddSingleton<IProjection, CallsProjection>()
         .AddSingleton<IProjection, UsageTotalsProjection>()
         .AddSingleton<UsageCallsReader>()
+        .AddSingleton<CallsOfUser>()
         .AddSingleton<UnpricedCallsReader>()
         .AddSingleton<UsageTotalsReader>();
 
