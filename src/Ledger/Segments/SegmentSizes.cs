@@ -1,11 +1,13 @@
+using System.Text.Json.Serialization;
 using Ledger.EventStore;
 using Ledger.Http;
 using Npgsql;
 
 namespace Ledger.Segments;
 
-/// <summary>How many memberships of a segment hold.</summary>
-public sealed record SegmentSize(string Segment, long Members);
+/// <summary>How many memberships of a segment hold; <c>at</c> is there where several instants were asked for.</summary>
+public sealed record SegmentSize(
+    string Segment, long Members, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] DateTimeOffset? At = null);
 
 /// <summary>Answers how large every segment is, was or is set to be.</summary>
 public static class SegmentSizes
@@ -21,7 +23,7 @@ public static class SegmentSizes
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/segments/counts", Handle)
-        .WithName("GetSegmentCounts").WithTags("Segments").WithSummary("Members of every live segment, now, at an instant or as known at a position")
+        .WithName("GetSegmentCounts").WithTags("Segments").WithSummary("Members of every live segment, now, at an instant, as known at a position, or over a time by hour or day")
         .ProducesList<SegmentSize>().ProducesQueryProblems(406);
 
     /// <summary>
@@ -48,9 +50,20 @@ public static class SegmentSizes
     }
 
     private static Task<IResult> Handle(
-        [AsParameters] PageQuery page, [AsParameters] AsOfQuery query, HttpContext http, Queries queries, SegmentSizesReader sizes,
-        CancellationToken cancellation) =>
-        queries.AsOf(http, SegmentCatalogueReader.Views, query, asOf => ListAnswers.Answer<SegmentSize, string>(
+        [AsParameters] PageQuery page, [AsParameters] AsOfQuery query, [AsParameters] InstantsQuery instants, HttpContext http, Queries queries,
+        SegmentSizesReader sizes, SizesOverTimeReader overTime, CancellationToken cancellation)
+    {
+        if (instants.IsAsked)
+        {
+            var errors = new Validation();
+            errors.Check(query.At is null, "at", "can't be given together with from, to and interval");
+            errors.Check(query.Position is null, "position", "can't be given together with from, to and interval");
+            return errors.Rejection is { } invalid
+                ? Task.FromResult(Problems.For(invalid))
+                : queries.Now(http, SegmentCatalogueReader.Views, _ => SizesOverTime.OfAll(http, page, instants, overTime, cancellation));
+        }
+
+        return queries.AsOf(http, SegmentCatalogueReader.Views, query, asOf => ListAnswers.Answer<SegmentSize, string>(
             http, page with { Limit = page.Limit ?? Lists.MaxLimit }, "counts", query.Filter, Csv,
             async (after, rows) =>
             {
@@ -58,6 +71,7 @@ public static class SegmentSizes
                 http.AnswerPosition(position);
                 return [.. found.Select(r => (r, r.Segment))];
             }));
+    }
 }
 
 /// <summary>Reads sizes.</summary>

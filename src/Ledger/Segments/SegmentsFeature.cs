@@ -34,6 +34,7 @@ public static class SegmentsFeature
         .AddSingleton<MembershipCommands>()
         .AddSingleton<SegmentCatalogueReader>()
         .AddSingleton<SegmentSizesReader>()
+        .AddSingleton<SizesOverTimeReader>()
         .AddSingleton<SegmentMembersReader>()
         .AddSingleton<UserSegmentsReader>()
         .AddSingleton<WhyMemberReader>()
@@ -49,6 +50,7 @@ public static class SegmentsFeature
         ChangeSegment.Map(routes);
         DeleteSegment.Map(routes);
         SegmentSizes.Map(routes);
+        SizesOverTime.Map(routes);
         SegmentMembers.Map(routes);
         ImportMembers.Map(routes);
         SegmentCatalogue.Map(routes);
