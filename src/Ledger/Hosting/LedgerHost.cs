@@ -3,6 +3,7 @@ using Ledger.Events;
 using Ledger.Grpc;
 using Ledger.History;
 using Ledger.Http;
+using Ledger.Reports;
 using Ledger.Segments;
 using Ledger.Services;
 using Ledger.Usage;
@@ -38,6 +39,7 @@ public static class LedgerHost
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
         builder.Services.AddHistory();
+        builder.Services.AddHistory().AddReports();
         builder.Services.AddAiServices().AddUsage().AddGrpcFace().AddCompressedBodies();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
@@ -54,6 +56,7 @@ public static class LedgerHost
         app.MapUsage();
         app.MapEvents();
         app.MapHistory();
+        app.MapReports();
         app.MapOperations();
         app.MapApiDescription();
         return app;

@@ -46,6 +46,7 @@ public static class Problems
         ["service-retired"] = new(409, "The service is retired"),
         ["too-many-prices"] = new(409, "The service has as many prices as it may have"),
         ["call-conflict"] = new(409, "The call was recorded with other content"),
+        ["report-failed"] = new(409, "The report could not be made"),
         ["version-conflict"] = new(409, "Others changed the same thing at the same time"),
         ["precondition-failed"] = new(412, "The resource is not in the expected version"),
         ["body-too-large"] = new(413, "The body is too large"),
@@ -56,7 +57,11 @@ public static class Problems
         ["headers-too-large"] = new(431, "The headers are too large"),
         ["internal-error"] = new(500, "Something went wrong on our side"),
         ["view-behind"] = new(503, "The view has not reached the position yet", 1),
+<<<<<<< HEAD
         ["too-many-followers"] = new(503, "As many follow the log as this node serves", 5),
+=======
+        ["report-not-ready"] = new(503, "The report is still being made", 1),
+>>>>>>> 2a1c5e3 (Make reports of months: who came into which segment, and out of it)
         ["queue-full"] = new(503, "Too much is waiting to be written", 1),
         ["store-unavailable"] = new(503, "The store cannot be reached", 5),
         ["timeout"] = new(503, "The answer took too long", 1),

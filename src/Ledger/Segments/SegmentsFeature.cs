@@ -39,6 +39,7 @@ public static class SegmentsFeature
         .AddSingleton<UserSegmentsReader>()
         .AddSingleton<WhyMemberReader>()
         .AddSingleton<StaysAtDeletion>()
+        .AddSingleton<StaysOfMonth>()
         .AddSingleton<MembersImport>()
         .AddSingleton<ExpireMemberships>()
         .AddHostedService(services => services.GetRequiredService<ExpireMemberships>());

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Npgsql;
 
 namespace Ledger.Segments;
@@ -34,6 +35,26 @@ public sealed class StaysAtDeletion(ViewDatabase views)
                 Sql.Value(tenantId), Sql.Value(userId), Sql.Longs(segmentIds)),
             Read, cancellation);
         return stays.ToDictionary(s => s.SegmentId);
+    }
+
+    /// <summary>The users whose stays held when a segment was deleted, in pages.</summary>
+    public async IAsyncEnumerable<IReadOnlyList<string>> Users(
+        string tenantId, long segmentId, DateTimeOffset deletedAt, [EnumeratorCancellation] CancellationToken cancellation)
+    {
+        for (var (user, count) = ("", StaysOfMonth.MaxStaysAtOnce); count == StaysOfMonth.MaxStaysAtOnce;)
+        {
+            var found = await views.Rows(
+                Sql.Command(
+                    """
+                    select m.user_id from memberships m
+                    where m.tenant_id = $1 and m.segment_id = $2 and m.user_id > $3 and (m.expires_at is null or m.expires_at > $4)
+                    order by m.user_id limit $5
+                    """,
+                    Sql.Value(tenantId), Sql.Value(segmentId), Sql.Value(user), Sql.Value(deletedAt), Sql.Value(StaysOfMonth.MaxStaysAtOnce)),
+                row => row.GetString(0), cancellation);
+            (user, count) = (found.LastOrDefault(""), found.Count);
+            yield return found;
+        }
     }
 
     private static StayAtDeletion Read(NpgsqlDataReader reader) => new(

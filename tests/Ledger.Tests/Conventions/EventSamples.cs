@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Ledger.Reports;
 using Ledger.Segments;
 using Ledger.Services;
 using Ledger.Usage;
@@ -41,6 +42,10 @@ public static class EventSamples
         new CallRecorded("gateway-eu", "req-8f1c", "u1", "gpt-4o-mini", At, Quantities, new Dictionary<string, string> { ["team"] = "search" }, 0.000384m, "USD", 3, "no-price"),
         new CallPriced("gateway-eu", "req-8f1c", 42, "u1", "gpt-4o-mini", At, Quantities, 0.000384m, "USD", 3, "no-price"),
         new CallVoided("gateway-eu", "req-8f1c", 42, "sent twice", "u1", "gpt-4o-mini", At, Quantities, 0.000384m, "USD", "no-price"),
+        new ReportRequested("memberships", "2026-11", "u1"),
+        new ReportCompleted(42, 3, 180, "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
+        new ReportFailed("The service's log has the reason."),
+        new ReportDeleted(),
     ];
 
     public static object Of(Type type) => All.Single(e => e.GetType() == type);

@@ -1,0 +1,195 @@
+using Ledger.EventStore;
+using Ledger.Http;
+using Microsoft.Net.Http.Headers;
+using Npgsql;
+
+namespace Ledger.Reports;
+
+/// <summary>
+/// A report. <c>status</c> is <c>pending</c>, <c>ready</c> or <c>failed</c>; what the file holds is known once it is ready.
+/// <c>position</c> is that of the last event it takes into account.
+/// </summary>
+public sealed record ReportAnswer(
+    string ReportId, string Kind, string Month, string? UserId, string Status, DateTimeOffset RequestedAt, long? Position, long? Rows, long? Bytes,
+    string? Sha256, string Url, string? Error)
+{
+    internal static ReportAnswer Of(Report report) => new(
+        report.Id, report.Kind, report.Month.ToString(), report.UserId, report.Status, report.RequestedAt, report.Completed?.Position,
+        report.Completed?.Rows, report.Completed?.Bytes, report.Completed?.Sha256, $"/v1/reports/{report.Id}.csv", report.Error);
+}
+
+/// <summary>Answers which reports there are, and gives their files.</summary>
+public static class ReportCatalogue
+{
+    private static readonly CsvTable<ReportAnswer> Csv = new(
+        ["reportId", "kind", "month", "userId", "status", "requestedAt", "position", "rows", "bytes", "sha256", "url", "error"],
+        (csv, report) =>
+        {
+            csv.Text(report.ReportId);
+            csv.Text(report.Kind);
+            csv.Text(report.Month);
+            csv.Text(report.UserId);
+            csv.Text(report.Status);
+            csv.Time(report.RequestedAt);
+            csv.Number(report.Position);
+            csv.Number(report.Rows);
+            csv.Number(report.Bytes);
+            csv.Text(report.Sha256);
+            csv.Text(report.Url);
+            csv.Text(report.Error);
+        });
+
+    /// <summary>The routes.</summary>
+    public static void Map(IEndpointRouteBuilder routes)
+    {
+        routes.MapGet("/v1/reports/{reportId}.csv", GetFile)
+            .WithName("GetReportFile").WithTags("Reports").WithSummary("The file of a report that is ready: user;segment;operation;time")
+            .Produces<string>(200, Formats.CsvType).ProducesQueryProblems(404, 409);
+        routes.MapGet("/v1/reports/{reportId}", GetOne)
+            .WithName("GetReport").WithTags("Reports").WithSummary("What has become of a report")
+            .Produces<ReportAnswer>().ProducesQueryProblems(404);
+        routes.MapGet("/v1/reports", List)
+            .WithName("ListReports").WithTags("Reports").WithSummary("All reports, the one asked for last first")
+            .ProducesList<ReportAnswer>().ProducesQueryProblems(406);
+    }
+
+    internal static Rejection NotFound(string id) => new("report-not-found", $"There is no report '{id}'.");
+
+    private static Task<IResult> GetOne(string reportId, HttpContext http, Queries queries, EventReader log, CancellationToken cancellation) =>
+        queries.Now(http, [], async _ =>
+        {
+            var (report, rejection) = await Load(http, reportId, log, cancellation);
+            return rejection is null ? Results.Ok(ReportAnswer.Of(report)) : Problems.For(rejection);
+        });
+
+    private static Task<IResult> GetFile(
+        string reportId, HttpContext http, Queries queries, EventReader log, ReportFiles files, CancellationToken cancellation) =>
+        queries.Now(http, [], async _ =>
+        {
+            var (report, rejection) = await Load(http, reportId, log, cancellation);
+            if (rejection is not null)
+            {
+                return Problems.For(rejection);
+            }
+
+            if (report.Status == Report.Failed)
+            {
+                return Problems.Result("report-failed", $"The report '{reportId}' could not be made. {report.Error}");
+            }
+
+            if (report.Completed is not { } completed || await files.Read(http.TenantId(), report.RequestedPosition, 0, cancellation) is not { } first)
+            {
+                return Problems.Result("report-not-ready", $"The report '{reportId}' is still being made.");
+            }
+
+            http.Response.Headers.CacheControl = "private, no-cache";
+            return new FileResult(files, http.TenantId(), report, completed, first);
+        });
+
+    /// <summary>From the stream, which is short, and not from the view: whoever has just asked for a report finds it.</summary>
+    private static async Task<(Report Report, Rejection? Rejection)> Load(HttpContext http, string reportId, EventReader log, CancellationToken cancellation)
+    {
+        var errors = new Validation();
+        errors.CheckSlug(reportId, "reportId");
+        if (errors.Rejection is { } invalid)
+        {
+            return (Report.Initial(reportId), invalid);
+        }
+
+        http.AnswerPosition(await log.ReadHead(cancellation));
+        var (report, version) = await log.Fold(new StreamKey(http.TenantId(), Report.StreamOf(reportId)), Report.Initial(reportId), Report.Evolve, cancellation);
+        if (!report.Exists)
+        {
+            return (report, NotFound(reportId));
+        }
+
+        ETags.Write(http.Response, version);
+        return (report, null);
+    }
+
+    private static Task<IResult> List(
+        [AsParameters] PageQuery page, HttpContext http, Queries queries, ReportsReader reports, CancellationToken cancellation) =>
+        queries.Now(http, ReportsReader.Names, _ => ListAnswers.Answer<ReportAnswer, long>(
+            http, page, "reports", [], Csv,
+            async (before, rows) =>
+            {
+                var (position, found) = await reports.List(http.TenantId(), before == 0 ? long.MaxValue : before, rows, cancellation);
+                http.AnswerPosition(position);
+                return [.. found.Select(r => (ReportAnswer.Of(r), r.RequestedPosition))];
+            }));
+
+    /// <summary>Sends a file piece by piece; a slow reader holds one piece in memory and no connection to the database.</summary>
+    private sealed class FileResult(ReportFiles files, string tenantId, Report report, ReportCompleted completed, byte[] first) : IResult
+    {
+        public async Task ExecuteAsync(HttpContext httpContext)
+        {
+            var (response, aborted) = (httpContext.Response, httpContext.RequestAborted);
+            response.ContentType = $"{Formats.CsvType}; charset=utf-8; header=present";
+            response.ContentLength = completed.Bytes;
+            response.Headers.ContentDisposition = new ContentDispositionHeaderValue("attachment") { FileName = $"{report.Id}.csv" }.ToString();
+            byte[]? piece = first;
+            for (var number = 1; piece is not null; number++)
+            {
+                await response.BodyWriter.WriteAsync(piece, aborted);
+                piece = await files.Read(tenantId, report.RequestedPosition, number, aborted);
+            }
+        }
+    }
+}
+
+/// <summary>Reads the view "Reports".</summary>
+public sealed class ReportsReader(ViewDatabase snapshots, Views views)
+{
+    /// <summary>The views an answer is made of.</summary>
+    public static readonly string[] Names = [ReportsProjection.View];
+
+    /// <summary>Waits until the view has folded the event at a position; false when that takes too long.</summary>
+    public async Task<bool> WaitFor(long position, TimeSpan wait, CancellationToken cancellation) =>
+        await views.WaitFor(Names, position, wait, cancellation);
+
+    /// <summary>A page of the list, the one asked for last first.</summary>
+    public async Task<(long Position, IReadOnlyList<Report> Rows)> List(string tenantId, long before, int limit, CancellationToken cancellation)
+    {
+        var rows = new List<Report>();
+        var position = await snapshots.Read(
+            Names,
+            [
+                Sql.Command(
+                    $"select {ReportRow.Columns} from reports r where r.tenant_id = $1 and r.requested_position < $2 order by r.requested_position desc limit $3",
+                    Sql.Value(tenantId), Sql.Value(before), Sql.Value(limit)),
+            ],
+            async reader =>
+            {
+                while (await reader.ReadAsync(cancellation))
+                {
+                    rows.Add(ReportRow.Read(reader, 0));
+                }
+            },
+            cancellation);
+        return (position, rows);
+    }
+
+    /// <summary>Of all tenants, the report that waits longest to be made; with <paramref name="lost"/>, one that was made and whose file is not there.</summary>
+    public async Task<(string TenantId, Report Report)?> Next(bool lost, CancellationToken cancellation)
+    {
+        var rows = await snapshots.Rows(
+            Sql.Command(lost
+                ? $"""
+                   select r.tenant_id, {ReportRow.Columns} from reports r
+                   where r.status = 'ready' and not exists (
+                     select from report_chunks c where c.tenant_id = r.tenant_id and c.requested_position = r.requested_position and c.number = 0)
+                   limit 1
+                   """
+                : $"select r.tenant_id, {ReportRow.Columns} from reports r where r.status = 'pending' order by r.requested_position limit 1"),
+            row => (TenantId: row.GetString(0), Report: ReportRow.Read(row, 1)), cancellation);
+        return rows.Count == 0 ? null : rows[0];
+    }
+
+    /// <summary>The positions of the expiries of a month that were recorded in a later one, in order, so many at once.</summary>
+    public async Task<IReadOnlyList<long>> LateExpiries(string tenantId, Month month, long after, int limit, CancellationToken cancellation) =>
+        await snapshots.Rows(
+            Sql.Command(
+                "select l.position from report_late_expiries l where l.tenant_id = $1 and l.month = $2 and l.position > $3 order by l.position limit $4",
+                Sql.Value(tenantId), Sql.Value(DateOnly.FromDateTime(month.Begin.UtcDateTime)), Sql.Value(after), Sql.Value(limit)),
+            row => row.GetInt64(0), cancellation);
+}

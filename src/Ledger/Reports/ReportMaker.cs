@@ -1,0 +1,157 @@
+using Ledger.EventStore;
+using Npgsql;
+
+namespace Ledger.Reports;
+
+/// <summary>
+/// Makes the reports that were asked for, one after the other, on the node that keeps the views. A node that dies in the midst
+/// of one leaves nothing but the request: the next node makes it anew, with the same lines.
+/// </summary>
+public sealed partial class ReportMaker(
+    Daemon daemon, Appender appender, EventReader log, ReportsReader reports, ReportFiles files, MembershipReport memberships,
+    ILogger<ReportMaker> logger) : BackgroundService
+{
+    /// <summary>How often a report is tried before it is given up.</summary>
+    public const int MaxAttempts = 3;
+
+    /// <summary>How often it is looked whether a report waits, when nothing says so.</summary>
+    public static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
+
+    /// <summary>The actor of what it records.</summary>
+    public const string Actor = "ledger-reports";
+
+    private readonly SemaphoreSlim _wake = new(0, 1);
+    private readonly Dictionary<long, int> _attempts = [];
+
+    /// <summary>Makes whatever waits; returns how many reports were made.</summary>
+    public async Task<int> MakeAll(CancellationToken cancellation)
+    {
+        var made = 0;
+        while (await reports.Next(lost: false, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
+        {
+            made++;
+        }
+
+        while (await reports.Next(lost: true, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
+        {
+            made++;
+        }
+
+        return made;
+    }
+
+    /// <inheritdoc/>
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        daemon.Projected += _ => Wake();
+        while (!stoppingToken.IsCancellationRequested)
+        {
+            try
+            {
+                await _wake.WaitAsync(LookInterval, stoppingToken);
+                if (daemon.IsLeader)
+                {
+                    await MakeAll(stoppingToken);
+                }
+            }
+            catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+            {
+                return;
+            }
+            catch (Exception exception) when (IsPassing(exception))
+            {
+                LogPostponed(exception);
+            }
+            catch (Exception exception)
+            {
+                LogBug(exception); // no reason to stop the node
+            }
+        }
+    }
+
+    private void Wake()
+    {
+        try
+        {
+            _wake.Release();
+        }
+        catch (SemaphoreFullException)
+        {
+            // it is awake already
+        }
+    }
+
+    /// <summary>Makes one; false: there is no use in asking for the next one right now.</summary>
+    private async Task<bool> Make(string tenantId, Report row, CancellationToken cancellation)
+    {
+        var stream = new StreamKey(tenantId, Report.StreamOf(row.Id));
+        var (report, version) = await log.Fold(stream, Report.Initial(row.Id), Report.Evolve, cancellation);
+        if (report.Status != row.Status || report.RequestedPosition != row.RequestedPosition)
+        {
+            return false; // the view does not know yet what has become of it
+        }
+
+        object outcome;
+        try
+        {
+            var cut = await memberships.CutOf(report, cancellation);
+            var (rows, bytes, sha256) = await files.Write(
+                tenantId, report.RequestedPosition, memberships.Lines(tenantId, report, cut, cancellation), report.Completed?.Sha256, cancellation);
+            outcome = new ReportCompleted(cut, rows, bytes, sha256);
+        }
+        catch (Exception exception) when (!IsPassing(exception) && exception is not OperationCanceledException)
+        {
+            LogFailed(exception, row.Id);
+            var attempts = _attempts[row.RequestedPosition] = _attempts.GetValueOrDefault(row.RequestedPosition) + 1;
+            if (attempts < MaxAttempts || report.Completed is not null)
+            {
+                return false;
+            }
+
+            outcome = new ReportFailed("The service's log has the reason.");
+        }
+
+        if (report.Completed is not null)
+        {
+            return true; // what was lost is there again
+        }
+
+        var result = await appender.Append(
+            new AppendRequest
+            {
+                TenantId = tenantId,
+                Appends = [new StreamAppend(stream.StreamId, Report.StreamType, [outcome])],
+                Conditions = [new StreamCondition(stream.StreamId, version)],
+                Actor = Actor,
+            },
+            cancellation);
+        if (result.Outcome != AppendOutcome.Appended)
+        {
+            // Another node was faster, which wrote the same file; or it was deleted meanwhile.
+            var (now, _) = await log.Fold(stream, Report.Initial(row.Id), Report.Evolve, cancellation);
+            if (now.RequestedPosition != report.RequestedPosition || !now.Exists)
+            {
+                await files.Delete(tenantId, report.RequestedPosition, cancellation);
+            }
+        }
+
+        return await WaitUntilSeen(result.LastPosition, cancellation);
+    }
+
+    /// <summary>So that the same report is not found waiting once more.</summary>
+    private async Task<bool> WaitUntilSeen(long position, CancellationToken cancellation) =>
+        await reports.WaitFor(position, LookInterval, cancellation);
+
+    private static bool IsPassing(Exception exception) =>
+        exception is EventStoreUnavailableException or AppendQueueFullException or TimeoutException || DatabaseErrors.IsUnavailable(exception)
+        || exception is PostgresException { SqlState: PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.UndefinedTable };
+
+    [LoggerMessage(LogLevel.Warning, "Making reports is postponed")]
+    private partial void LogPostponed(Exception exception);
+
+    [LoggerMessage(LogLevel.Error, "Making reports failed")]
+    private partial void LogBug(Exception exception);
+
+    [LoggerMessage(LogLevel.Error, "The report {ReportId} could not be made")]
+    private partial void LogFailed(Exception exception, string reportId);
+}

@@ -1,0 +1,96 @@
+using System.Runtime.CompilerServices;
+using Ledger.EventStore;
+using Ledger.Users;
+
+namespace Ledger.Segments;
+
+/// <summary>What the events of a month do not tell by themselves of stays, for other features.</summary>
+public sealed class StaysOfMonth(ViewDatabase snapshots)
+{
+    /// <summary>The views it rests on.</summary>
+    public static readonly IReadOnlyList<string> Views = [SegmentsProjection.View, MembershipsProjection.View];
+
+    /// <summary>Stays read at once.</summary>
+    public const int MaxStaysAtOnce = 5_000;
+
+    /// <summary>
+    /// When the stays that leaves and renewals end or change were set to run out until then, by position of the event. One that
+    /// lies before the event's own time had run out while the command was on its way.
+    /// </summary>
+    public async Task<IReadOnlyDictionary<long, DateTimeOffset>> ExpiriesBefore(IReadOnlyList<RecordedEvent> events, CancellationToken cancellation)
+    {
+        var keys = events.Select(e => (e.TenantId, User: User.IdOf(e.StreamId), e.Position, SegmentId: e.Data switch
+        {
+            UserLeftSegment left => left.SegmentId,
+            MembershipRenewed renewed => renewed.SegmentId,
+            _ => throw new InvalidOperationException($"{e.Type} does not end or change a stay."),
+        })).ToArray();
+        var expiries = await snapshots.Rows(
+            Sql.Command(
+                """
+                select k.position, p.expires_at
+                from unnest($1, $2, $3, $4) k (tenant_id, user_id, segment_id, position)
+                cross join lateral (
+                  (select m.expires_at from past_memberships m
+                   where m.tenant_id = k.tenant_id and m.segment_id = k.segment_id and m.user_id = k.user_id and m.ended_position = k.position limit 1)
+                  union all
+                  (select t.expires_at from membership_terms t
+                   where t.tenant_id = k.tenant_id and t.segment_id = k.segment_id and t.user_id = k.user_id and t.until_position = k.position limit 1)) p
+                where p.expires_at is not null
+                """,
+                Sql.Texts(keys.Select(k => k.TenantId)), Sql.Texts(keys.Select(k => k.User)), Sql.Longs(keys.Select(k => k.SegmentId)),
+                Sql.Longs(keys.Select(k => k.Position))),
+            row => (Position: row.GetInt64(0), ExpiresAt: row.GetFieldValue<DateTimeOffset>(1)), cancellation);
+        return expiries.ToDictionary(e => e.Position, e => e.ExpiresAt);
+    }
+
+    /// <summary>
+    /// The stays that began by <paramref name="position"/>, ran out at an instant from <paramref name="from"/> on and before
+    /// <paramref name="to"/>, while their segment was there, and that no event has ended up to now, in pages.
+    /// </summary>
+    public async IAsyncEnumerable<IReadOnlyList<(string UserId, string Segment, DateTimeOffset ExpiresAt)>> RunOut(
+        string tenantId, DateTimeOffset from, DateTimeOffset to, long position, [EnumeratorCancellation] CancellationToken cancellation)
+    {
+        await foreach (var life in Lives(tenantId, cancellation))
+        {
+            var (instant, user, count) = (from, "", MaxStaysAtOnce);
+            while (count == MaxStaysAtOnce)
+            {
+                var found = await snapshots.Rows(
+                    Sql.Command(
+                        """
+                        select m.user_id, m.expires_at, m.joined_position from memberships m
+                        where m.tenant_id = $1 and m.segment_id = $2 and m.expires_at >= $3 and (m.expires_at, m.user_id) > ($3, $4) and m.expires_at < $5
+                        order by m.expires_at, m.user_id limit $6
+                        """,
+                        Sql.Value(tenantId), Sql.Value(life.Id), Sql.Value(instant), Sql.Value(user), Sql.Value(to), Sql.Value(MaxStaysAtOnce)),
+                    row => (UserId: row.GetString(0), ExpiresAt: row.GetFieldValue<DateTimeOffset>(1), JoinedPosition: row.GetInt64(2)), cancellation);
+                count = found.Count;
+                if (count > 0)
+                {
+                    (user, instant) = (found[^1].UserId, found[^1].ExpiresAt);
+                }
+
+                yield return [.. found.Where(s => s.JoinedPosition <= position && !(life.DeletedAt < s.ExpiresAt)).Select(s => (s.UserId, life.Slug, s.ExpiresAt))];
+            }
+        }
+    }
+
+    private async IAsyncEnumerable<(long Id, string Slug, DateTimeOffset? DeletedAt)> Lives(string tenantId, [EnumeratorCancellation] CancellationToken cancellation)
+    {
+        for (var (after, count) = (0L, MaxStaysAtOnce); count == MaxStaysAtOnce;)
+        {
+            var lives = await snapshots.Rows(
+                Sql.Command(
+                    "select s.segment_id, s.slug, s.deleted_at from segments s where s.tenant_id = $1 and s.segment_id > $2 order by s.segment_id limit $3",
+                    Sql.Value(tenantId), Sql.Value(after), Sql.Value(MaxStaysAtOnce)),
+                row => (Id: row.GetInt64(0), Slug: row.GetString(1), DeletedAt: row.Maybe<DateTimeOffset?>(2)), cancellation);
+            count = lives.Count;
+            foreach (var life in lives)
+            {
+                yield return life;
+                after = life.Id;
+            }
+        }
+    }
+}

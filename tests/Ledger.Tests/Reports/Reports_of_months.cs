@@ -1,0 +1,370 @@
+using System.Globalization;
+using System.Net;
+using System.Security.Cryptography;
+using System.Text;
+using Ledger.EventStore;
+using Ledger.Http;
+using Ledger.Reports;
+using Ledger.Segments;
+using Ledger.Testing;
+using Ledger.Tests.History;
+using Ledger.Users;
+using Microsoft.Extensions.DependencyInjection;
+using Npgsql;
+
+namespace Ledger.Tests.Reports;
+
+public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelper output)
+{
+    private const string Header = "user;segment;operation;time\r\n";
+
+    private static readonly DateTimeOffset s_december = new(2026, 12, 1, 0, 0, 0, TimeSpan.Zero);
+
+    private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
+
+    private async Task<TestNode> Node()
+    {
+        var node = new TestNode(postgres);
+        await node.InitializeAsync();
+        return node;
+    }
+
+    private static Task<Answer> Ask(TestNode node, string month, string? userId = null, params (string, string)[] headers) =>
+        node.Post("/v1/reports", new { kind = "memberships", month, userId }, headers);
+
+    /// <summary>Asks for a report and waits until it is there.</summary>
+    private static async Task<(Answer Report, string Csv)> Make(TestNode node, string month, string? userId = null)
+    {
+        var asked = await Ask(node, month, userId);
+        Assert.Contains(asked.Status, (HttpStatusCode[])[HttpStatusCode.Created, HttpStatusCode.OK]);
+        return await WaitFor(node, asked.Headers["Location"]);
+    }
+
+    private static async Task<(Answer Report, string Csv)> WaitFor(TestNode node, string location)
+    {
+        var begun = DateTimeOffset.UtcNow;
+        Answer report;
+        while ((report = (await node.GetAsIs(location)).Is(HttpStatusCode.OK)).Json.GetProperty("status").GetString() == "pending")
+        {
+            Assert.True(DateTimeOffset.UtcNow - begun < TimeSpan.FromSeconds(60), $"The report is still being made: {string.Join('\n', node.Errors)}");
+            await Task.Delay(20, Cancellation);
+        }
+
+        var file = (await node.GetAsIs(report.Json.GetProperty("url").GetString()!)).Is(HttpStatusCode.OK);
+        Assert.Equal("ready", report.Json.GetProperty("status").GetString());
+        Assert.Equal("text/csv; charset=utf-8; header=present", file.Headers["Content-Type"]);
+        Assert.StartsWith("attachment; filename=", file.Headers["Content-Disposition"], StringComparison.Ordinal);
+        Assert.Equal(report.Json.GetProperty("bytes").GetInt64(), Encoding.UTF8.GetByteCount(file.Text));
+        Assert.Equal(report.Json.GetProperty("rows").GetInt64(), file.Text.Split("\r\n").Length - 2);
+        Assert.Equal(report.Json.GetProperty("sha256").GetString(), Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(file.Text))));
+        return (report, file.Text);
+    }
+
+    private static string[] Lines(string csv)
+    {
+        Assert.StartsWith(Header, csv, StringComparison.Ordinal);
+        return csv[Header.Length..].Split("\r\n")[..^1];
+    }
+
+    [Fact]
+    public async Task Say_who_came_and_went_by_UTC_to_the_microsecond_at_the_edges()
+    {
+        await using var node = await Node();
+        await node.Post("/v1/segments", new { slug = "edge" });
+        node.Clock.SetTo(s_december.AddMicroseconds(-1));
+        await node.Put("/v1/users/last/segments/edge", $$"""{"expiresAt":"{{Rfc3339.Format(s_december)}}"}""");
+        await node.Put("/v1/users/leaves/segments/edge", null);
+        await node.Delete("/v1/users/leaves/segments/edge");
+        node.Clock.SetTo(s_december);
+        await node.Put("/v1/users/first/segments/edge", null);
+        node.Clock.Advance(TimeSpan.FromDays(31));
+
+        var (november, csv) = await Make(node, "2026-11");
+
+        Assert.Equal(
+            [
+                "last;edge;joined;2026-11-30T23:59:59.999999Z", "leaves;edge;joined;2026-11-30T23:59:59.999999Z", "leaves;edge;left;2026-11-30T23:59:59.999999Z",
+            ], Lines(csv));
+        Assert.Equal(4, november.Json.GetProperty("position").GetInt64());
+        Assert.Equal(
+            ["first;edge;joined;2026-12-01T00:00:00Z", "last;edge;expired;2026-12-01T00:00:00Z"],
+            Lines((await Make(node, "2026-12")).Csv).Order(StringComparer.Ordinal));
+        Assert.Equal(["last;edge;expired;2026-12-01T00:00:00Z"], Lines((await Make(node, "2026-12", "last")).Csv));
+        Assert.Empty(Lines((await Make(node, "2026-10")).Csv));
+        Assert.Empty(node.Errors);
+    }
+
+    [Fact]
+    public async Task Are_what_the_log_says()
+    {
+        output.WriteLine($"LEDGER_TEST_SEED={LongTests.Seed}");
+        var random = new Random(LongTests.Seed);
+        await using var node = await Node();
+        var world = new RandomWorld(node, random, "of");
+        await world.Begin();
+        var asked = new List<(string Month, string? User)>();
+        for (var round = 0; round < (LongTests.Wanted ? 20 : 3); round++)
+        {
+            await world.Run(LongTests.Wanted ? 150 : 60, TimeSpan.FromDays(3));
+            var log = await node.Log();
+            foreach (var month in log.Select(e => Month.Of(e.RecordedAt)).Append(Month.Of(node.Clock.Now)).Distinct().ToArray())
+            {
+                foreach (var user in (string?[])[null, world.Users[random.Next(world.Users.Length)]])
+                {
+                    var (report, csv) = await Make(node, month.ToString(), user);
+                    var now = await node.Log();
+                    var requestedAt = report.Json.GetProperty("requestedAt").GetDateTimeOffset();
+                    var closed = requestedAt >= month.End;
+                    var cut = report.Json.GetProperty("position").GetInt64();
+                    Assert.Equal(
+                        closed ? now.LastOrDefault(e => e.RecordedAt < month.End)?.Position ?? 0 : now.First(e => e.RecordedAt == requestedAt && e.Position == cut + 1).Position - 1,
+                        cut);
+                    var expected = ReportModel.Lines(now, user, cut, month.Begin, closed ? month.End : requestedAt.AddMicroseconds(1))
+                        .Select(l => $"{(l.User.StartsWith('=') ? "'" : "")}{l.User};{l.Segment};{l.Operation};{Rfc3339.Format(l.Time)}");
+                    var told = $"Seed {LongTests.Seed}: {month} {user}, cut at {cut}\n{csv}";
+                    Assert.True(expected.Order(StringComparer.Ordinal).SequenceEqual(Lines(csv).Order(StringComparer.Ordinal)), told);
+                    var times = Lines(csv).Select(l => DateTimeOffset.Parse(l.Split(';')[3], CultureInfo.InvariantCulture)).ToArray();
+                    Assert.True(times.Order().SequenceEqual(times), told);
+                }
+            }
+        }
+
+        Assert.Empty(node.Errors);
+    }
+
+    [Fact]
+    public async Task Tell_of_what_ran_out_whenever_and_however_that_was_recorded()
+    {
+        await using var node = await Node();
+        await node.Post("/v1/segments", new { slug = "late" });
+        await node.Post("/v1/segments", new { slug = "gone" });
+        var ranOut = s_december.AddSeconds(-1);
+        node.Clock.SetTo(s_december.AddHours(-1));
+        foreach (var user in (string[])["swept-late", "renews", "leaves"])
+        {
+            await node.Put($"/v1/users/{user}/segments/late", $$"""{"expiresAt":"{{Rfc3339.Format(ranOut)}}"}""");
+        }
+
+        await node.Put("/v1/users/never-swept/segments/gone", $$"""{"expiresAt":"{{Rfc3339.Format(ranOut)}}"}""");
+        await node.CatchUp();
+        var late = (await node.Log())[0].Position;
+        node.Clock.SetTo(s_december.AddSeconds(2));
+        var (_, before) = await Make(node, "2026-11");
+
+        // Decided while they held, recorded after they had run out and the month was over; and the sweeper comes later still.
+        await Append("renews", new MembershipRenewed("late", late, TimeSpan.FromDays(1), null));
+        await Append("leaves", new UserLeftSegment("late", late));
+        node.Clock.Advance(TimeSpan.FromHours(3));
+        await node.Delete("/v1/segments/gone");
+        Assert.Equal(1, await node.Sweep());
+        await node.Delete("/v1/reports/memberships-2026-11");
+        var (_, after) = await Make(node, "2026-11");
+
+        var lines = Lines(after).Where(l => l.Contains(";expired;", StringComparison.Ordinal));
+        Assert.Equal(
+            ((string[])["swept-late;late", "renews;late", "leaves;late", "never-swept;gone"]).Select(l => $"{l};expired;{Rfc3339.Format(ranOut)}").Order(StringComparer.Ordinal),
+            lines.Order(StringComparer.Ordinal));
+        Assert.Equal(before, after);
+        Assert.Equal([$"renews;late;joined;{Rfc3339.Format(s_december.AddSeconds(2))}"], Lines((await Make(node, "2026-12")).Csv));
+        foreach (var user in (string[])["swept-late", "renews", "leaves", "never-swept"])
+        {
+            Assert.Equal(Lines(after).Where(l => l.StartsWith($"{user};", StringComparison.Ordinal)), Lines((await Make(node, "2026-11", user)).Csv));
+        }
+
+        Assert.Empty(node.Errors);
+
+        async Task Append(string user, object data)
+        {
+            Assert.Equal(
+                AppendOutcome.Appended,
+                (await node.Services.GetRequiredService<Appender>().Append(
+                    new AppendRequest
+                    {
+                        TenantId = Requests.DefaultTenant, Appends = [new StreamAppend(User.StreamOf(user), User.StreamType, [data])],
+                        Conditions = [new StreamCondition(User.StreamOf(user), 1)],
+                    },
+                    Cancellation)).Outcome);
+            await node.CatchUp();
+        }
+    }
+
+    [Fact]
+    public async Task Of_a_month_that_is_over_are_made_once_and_have_the_same_bytes_for_ever()
+    {
+        await using var node = await Node();
+        await node.Post("/v1/segments", new { slug = "same" });
+        await node.Put("/v1/users/u/segments/same", """{"ttl":"P3D"}""");
+        node.Clock.SetTo(s_december.AddDays(5));
+
+        var (first, csv) = await Make(node, "2026-11");
+        await node.Sweep();
+        await node.Put("/v1/users/u/segments/same", null);
+        var again = (await Ask(node, "2026-11")).Is(HttpStatusCode.OK);
+        Assert.Equal("/v1/reports/memberships-2026-11", again.Headers["Location"]);
+        Assert.Equal(first.Json.GetProperty("requestedAt").GetString(), again.Json.GetProperty("requestedAt").GetString());
+
+        // A file that is lost is made again, and so is a report that was deleted: with the same bytes, on any node.
+        await using (var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand("delete from report_chunks"))
+        {
+            Assert.Equal(1, await command.ExecuteNonQueryAsync(Cancellation));
+        }
+
+        (await node.GetAsIs("/v1/reports/memberships-2026-11.csv")).IsProblem(503, "report-not-ready");
+        Assert.Equal(1, await node.Services.GetRequiredService<ReportMaker>().MakeAll(Cancellation));
+        Assert.Equal(csv, (await node.GetAsIs("/v1/reports/memberships-2026-11.csv")).Is(HttpStatusCode.OK).Text);
+        (await node.Delete("/v1/reports/memberships-2026-11")).Is(HttpStatusCode.NoContent);
+        (await node.GetAsIs("/v1/reports/memberships-2026-11")).IsProblem(404, "report-not-found");
+        (await node.GetAsIs("/v1/reports/memberships-2026-11.csv")).IsProblem(404, "report-not-found");
+        (await node.Delete("/v1/reports/memberships-2026-11")).IsProblem(404, "report-not-found");
+        Assert.Empty((await node.Get("/v1/reports")).Items);
+        (await Ask(node, "2026-11")).Is(HttpStatusCode.Created);
+        await using var other = await node.StartBeside();
+        var (remade, bytes) = await WaitFor(other, "/v1/reports/memberships-2026-11");
+        Assert.Equal(csv, bytes);
+        Assert.Equal(first.Json.GetProperty("position").GetInt64(), remade.Json.GetProperty("position").GetInt64());
+        Assert.Equal($"u;same;expired;{Rfc3339.Format(TestClock.Start.AddDays(3))}", Lines(csv)[^1]);
+    }
+
+    [Fact]
+    public async Task Of_the_month_under_way_are_cut_at_their_request()
+    {
+        await using var node = await Node();
+        await node.Post("/v1/segments", new { slug = "open" });
+        await node.Put("/v1/users/u/segments/open", """{"ttl":"PT1H"}""");
+        node.Clock.Advance(TimeSpan.FromHours(1));
+        var head = await node.CatchUp();
+
+        var (first, csv) = await Make(node, "2026-11");
+        node.Clock.Advance(TimeSpan.FromHours(1));
+        await node.Put("/v1/users/v/segments/open", null);
+        var (second, more) = await Make(node, "2026-11", "u");
+
+        Assert.Equal(head, first.Json.GetProperty("position").GetInt64());
+        Assert.Equal(["u;open;joined;2026-11-20T12:00:00Z", "u;open;expired;2026-11-20T13:00:00Z"], Lines(csv));
+        Assert.Equal(Lines(csv), Lines(more));
+        Assert.NotEqual(first.Json.GetProperty("reportId").GetString(), second.Json.GetProperty("reportId").GetString());
+        Assert.Equal(csv, (await node.GetAsIs(first.Json.GetProperty("url").GetString()!)).Text);
+        Assert.Equal([second.Json.GetProperty("reportId").GetString()!, first.Json.GetProperty("reportId").GetString()!], (await node.Get("/v1/reports")).Each("reportId"));
+        Assert.Single((await node.Get("/v1/reports?limit=1")).Items);
+        Assert.StartsWith("reportId,kind,month,", (await node.Get("/v1/reports", ("Accept", "text/csv"))).Text, StringComparison.Ordinal);
+        var keyed = (await Ask(node, "2026-11", null, ("Idempotency-Key", "once"))).Is(HttpStatusCode.Created);
+        var replayed = (await Ask(node, "2026-11", null, ("Idempotency-Key", "once"))).Is(HttpStatusCode.Created);
+        Assert.Equal((true, keyed.Headers["Location"]), (replayed.Replayed, replayed.Headers["Location"]));
+        (await node.Delete(keyed.Headers["Location"], ("If-Match", "\"7\""))).IsProblem(412, "precondition-failed");
+    }
+
+    [Fact]
+    public async Task Of_thousands_of_lines_come_in_pieces()
+    {
+        await using var node = await Node();
+        await node.Post("/v1/segments", new { slug = "large" });
+        await node.Import("large", string.Concat(Enumerable.Range(0, 8_000).Select(i => $"user-number-{i:00000}\n")));
+        node.Clock.Advance(TimeSpan.FromHours(1));
+        await node.Delete("/v1/segments/large");
+        node.Clock.SetTo(s_december);
+
+        var (report, csv) = await Make(node, "2026-11");
+
+        Assert.True(report.Json.GetProperty("bytes").GetInt64() > 2 * ReportFiles.ChunkBytes);
+        Assert.Equal(
+            Enumerable.Range(0, 8_000).Select(i => $"user-number-{i:00000};large;joined;2026-11-20T12:00:00Z")
+                .Concat(Enumerable.Range(0, 8_000).Select(i => $"user-number-{i:00000};large;segment-deleted;2026-11-20T13:00:00Z")),
+            Lines(csv));
+    }
+
+    [Fact]
+    public async Task Are_made_by_another_node_when_the_first_one_stops_in_the_midst()
+    {
+        var first = await Node();
+        await first.Post("/v1/segments", new { slug = "other" });
+        await first.Put("/v1/users/u/segments/other", null);
+        await first.CatchUp();
+        // A view that stands still holds the making up.
+        (await first.Post("/v1/projections/History/pause", null)).Is(HttpStatusCode.Accepted);
+        await first.Put("/v1/users/v/segments/other", null);
+        first.Clock.SetTo(s_december);
+        (await Ask(first, "2026-11")).Is(HttpStatusCode.Created);
+        var second = await first.StartBeside();
+        await first.DisposeAsync();
+        await using (second)
+        {
+            Assert.Equal("pending", (await second.GetAsIs("/v1/reports/memberships-2026-11")).Json.GetProperty("status").GetString());
+            (await second.Post("/v1/projections/History/resume", null)).Is(HttpStatusCode.Accepted);
+            var (_, csv) = await WaitFor(second, "/v1/reports/memberships-2026-11");
+            Assert.Equal(["u;other;joined;2026-11-20T12:00:00Z", "v;other;joined;2026-11-20T12:00:00Z"], Lines(csv));
+        }
+    }
+
+    [Fact]
+    public async Task Are_no_formula_to_any_spreadsheet()
+    {
+        await using var node = await Node();
+        await node.Post("/v1/segments", new { slug = "csv" });
+        string[] users = ["=1+1", "+1", "-1", "@x", "a;b", "q\"q", "plain"];
+        foreach (var user in users)
+        {
+            await node.Put($"/v1/users/{Uri.EscapeDataString(user)}/segments/csv", null);
+        }
+
+        node.Clock.SetTo(s_december);
+        var cells = Lines((await Make(node, "2026-11")).Csv).Select(l => l[..l.IndexOf(";csv;", StringComparison.Ordinal)]);
+
+        Assert.Equal(((string[])["'=1+1", "'+1", "'-1", "'@x", "\"a;b\"", "\"q\"\"q\"", "plain"]), cells);
+        Assert.Equal("'=1+1;csv;joined;2026-11-20T12:00:00Z", Assert.Single(Lines((await Make(node, "2026-11", "=1+1")).Csv)));
+    }
+
+    [Theory]
+    [InlineData("""{"kind":"members","month":"2026-11"}""", "kind")]
+    [InlineData("""{"kind":"memberships","month":"2026-13"}""", "month")]
+    [InlineData("""{"kind":"memberships","month":"2026-1"}""", "month")]
+    [InlineData("""{"kind":"memberships","month":"1969-12"}""", "month")]
+    [InlineData("""{"kind":"memberships","month":"2026-12"}""", "month")]
+    [InlineData("""{"kind":"memberships","month":"2026-11","userId":" "}""", "userId")]
+    [InlineData("""{"kind":"memberships"}""", "month")]
+    public async Task Are_refused_for_what_is_wrong(string body, string field)
+    {
+        await using var node = await Node();
+
+        Assert.Equal([field], (await node.Post("/v1/reports", body)).IsProblem(400, "invalid-request").Fields);
+        (await node.GetAsIs("/v1/reports/none")).IsProblem(404, "report-not-found");
+        (await node.Post("/v1/reports", """{"kind":"memberships","month":"1970-01"}""")).Is(HttpStatusCode.Created);
+    }
+}
+
+public sealed class Deciding_on_a_report
+{
+    private static readonly RequestReport s_request = new("memberships", "2026-10");
+
+    [Fact]
+    public void Asks_for_it_once() => s_request.Decide(Folded(s_october)).Then();
+
+    [Fact]
+    public void Asks_again_when_it_was_deleted_or_could_not_be_made()
+    {
+        s_request.Decide(Report.Initial("r")).Then(new ReportRequested("memberships", "2026-10", null));
+        s_request.Decide(Folded(s_october, new ReportDeleted())).Then(new ReportRequested("memberships", "2026-10", null));
+        s_request.Decide(Folded(s_october, new ReportFailed("why"))).Then(new ReportRequested("memberships", "2026-10", null));
+        s_request.Decide(Folded(s_october, new ReportCompleted(1, 2, 3, "s"))).Then();
+    }
+
+    [Fact]
+    public void Deletes_what_is_there()
+    {
+        DeleteReport.Decide(Folded(s_october)).Then(new ReportDeleted());
+        DeleteReport.Decide(Folded(s_october, new ReportDeleted())).ThenRefused("report-not-found");
+    }
+
+    [Fact]
+    public void Knows_whether_the_month_was_over()
+    {
+        Assert.True(Folded(s_october).IsOfClosedMonth);
+        var open = Folded(new ReportRequested("memberships", "2026-11", null));
+        Assert.False(open.IsOfClosedMonth);
+        Assert.Equal(open.RequestedAt.AddMicroseconds(1), open.Until);
+        Assert.Throws<InvalidOperationException>(() => Folded(new UserLeftSegment("s", 1)));
+    }
+
+    private static readonly ReportRequested s_october = new("memberships", "2026-10", null);
+
+    private static Report Folded(params object[] events) => Given.Stream("report-r", events).Aggregate(Report.Initial("r"), Report.Evolve);
+}
