@@ -92,7 +92,7 @@ public static class GetHistory
     private static Task<IResult> Handle(
         [AsParameters] HistoryQuery query, [AsParameters] PageQuery page, HttpContext http, Queries queries, HistoryKinds kinds, HistoryReader history,
         CancellationToken cancellation) =>
-        queries.Now(http, HistoryReader.Views, async _ =>
+        queries.Now(http, HistoryReader.ViewsOf(query), async _ =>
         {
             var errors = new Validation();
             query.Check(errors, kinds);
@@ -109,7 +109,7 @@ public static class GetHistory
                 {
                     if (entries is null)
                     {
-                        var position = await history.Reached(cancellation);
+                        var position = await history.Reached(query, cancellation);
                         http.AnswerPosition(position);
                         entries = history.Entries(http.TenantId(), query, after, position, rows, cancellation).GetAsyncEnumerator(cancellation);
                     }
@@ -128,11 +128,15 @@ public static class GetHistory
 /// <summary>Reads the log through the view "History". Everything up to the views' position is final, so no snapshot is needed.</summary>
 public sealed class HistoryReader(ViewDatabase views, EventReader log, LogTimes times, HistoryMarks marks, UserHistory users)
 {
+    private static readonly string[] s_views = [HistoryProjection.View];
+    private static readonly string[] s_viewsOfUsers = [HistoryProjection.View, CallsOfUser.View, StaysAtDeletion.View];
+
     /// <summary>The views an answer is made of.</summary>
-    public static readonly string[] Views = [HistoryProjection.View, CallsOfUser.View, StaysAtDeletion.View];
+    public static IReadOnlyCollection<string> ViewsOf(HistoryQuery query) => query.User is null ? s_views : s_viewsOfUsers;
 
     /// <summary>The position up to which it can be told.</summary>
-    public Task<long> Reached(CancellationToken cancellation) => views.Read(Views, [], _ => Task.CompletedTask, cancellation);
+    public Task<long> Reached(HistoryQuery query, CancellationToken cancellation) =>
+        views.Read(ViewsOf(query), [], _ => Task.CompletedTask, cancellation);
 
     /// <summary>
     /// The entries that a query asks for, as far as <paramref name="reached"/>, streamed; <paramref name="after"/> is the

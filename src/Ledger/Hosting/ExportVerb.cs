@@ -18,7 +18,7 @@ internal static class ExportVerb
         return await Run(
             async () =>
             {
-                var manifest = await services.GetRequiredService<LogExport>().Write(folder, Report("Exported", output), cancellation);
+                var manifest = await services.GetRequiredService<LogExport>().Write(folder, Progress("Exported", output), cancellation);
                 await output.WriteLineAsync($"Exported {manifest.Position} events, {manifest.Bytes} bytes in {manifest.Segments.Count} files, to {folder}");
             }, errors);
     }
@@ -32,7 +32,7 @@ internal static class ExportVerb
         return await Run(
             async () =>
             {
-                var manifest = await services.GetRequiredService<LogImport>().Read(folder, Report("Read", output), cancellation);
+                var manifest = await services.GetRequiredService<LogImport>().Read(folder, Progress("Read", output), cancellation);
                 await output.WriteLineAsync($"Imported {manifest.Position} events. The next node that keeps the views folds them.");
             }, errors);
     }
@@ -51,7 +51,7 @@ internal static class ExportVerb
         }
     }
 
-    private static Action<long> Report(string done, TextWriter output)
+    private static Action<long> Progress(string done, TextWriter output)
     {
         var next = (long)EventsBetweenReports;
         return position =>

@@ -38,9 +38,7 @@ public static class LedgerHost
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1), UsageViewsFeature.EventsOfUsers, UsageViewsFeature.UserOf);
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
-        builder.Services.AddHistory();
         builder.Services.AddHistory().AddReports();
-        builder.Services.AddAiServices().AddUsage().AddGrpcFace().AddCompressedBodies();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 

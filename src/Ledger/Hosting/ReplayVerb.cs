@@ -39,7 +39,7 @@ internal static class ReplayVerb
                 return await Compare(replay, services.GetRequiredService<Views>(), database, options, views, request, output, errors, cancellation);
             }
 
-            await replay.FoldTo(to, views, Report(to, output), cancellation);
+            await replay.FoldTo(to, views, Progress(to, output), cancellation);
             await Write(replay, views, request, to, output, cancellation);
             return 0;
         }
@@ -114,7 +114,7 @@ internal static class ReplayVerb
         TextWriter output, TextWriter errors, CancellationToken cancellation)
     {
         var reached = (await live.Refresh(cancellation)).Where(s => views.Any(v => v.Name == s.Name)).Min(s => s.Position);
-        await replay.FoldTo(reached, views, Report(reached, output), cancellation);
+        await replay.FoldTo(reached, views, Progress(reached, output), cancellation);
         var differing = 0;
         await using var connection = await database.OpenConnectionAsync(cancellation);
         var positions = await BeginSnapshot(connection, cancellation);
@@ -291,7 +291,7 @@ internal static class ReplayVerb
         _ => null,
     };
 
-    private static Action<long> Report(long to, TextWriter output)
+    private static Action<long> Progress(long to, TextWriter output)
     {
         var next = (long)EventsBetweenReports;
         return position =>

@@ -57,11 +57,8 @@ public static class Problems
         ["headers-too-large"] = new(431, "The headers are too large"),
         ["internal-error"] = new(500, "Something went wrong on our side"),
         ["view-behind"] = new(503, "The view has not reached the position yet", 1),
-<<<<<<< HEAD
         ["too-many-followers"] = new(503, "As many follow the log as this node serves", 5),
-=======
         ["report-not-ready"] = new(503, "The report is still being made", 1),
->>>>>>> 2a1c5e3 (Make reports of months: who came into which segment, and out of it)
         ["queue-full"] = new(503, "Too much is waiting to be written", 1),
         ["store-unavailable"] = new(503, "The store cannot be reached", 5),
         ["timeout"] = new(503, "The answer took too long", 1),

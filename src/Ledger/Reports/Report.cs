@@ -89,7 +89,7 @@ public sealed record Report(
         return recorded.Data switch
         {
             ReportRequested e => new Report(
-                IdOf(recorded.StreamId), Pending, e.Kind, MonthOf(e), e.UserId, recorded.RecordedAt, recorded.Position, null, null, recorded.Version),
+                report.Id, Pending, e.Kind, MonthOf(e), e.UserId, recorded.RecordedAt, recorded.Position, null, null, recorded.Version),
             ReportCompleted e => report with { Status = Ready, Completed = e },
             ReportFailed e => report with { Status = Failed, Error = e.Reason },
             ReportDeleted => report with { Status = Deleted },

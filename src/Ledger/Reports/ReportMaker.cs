@@ -21,23 +21,32 @@ public sealed partial class ReportMaker(
     public const string Actor = "ledger-reports";
 
     private readonly SemaphoreSlim _wake = new(0, 1);
+    private readonly SemaphoreSlim _making = new(1, 1);
     private readonly Dictionary<long, int> _attempts = [];
 
     /// <summary>Makes whatever waits; returns how many reports were made.</summary>
     public async Task<int> MakeAll(CancellationToken cancellation)
     {
-        var made = 0;
-        while (await reports.Next(lost: false, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
+        await _making.WaitAsync(cancellation);
+        try
         {
-            made++;
-        }
+            var made = 0;
+            while (await reports.Next(lost: false, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
+            {
+                made++;
+            }
 
-        while (await reports.Next(lost: true, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
+            while (await reports.Next(lost: true, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
+            {
+                made++;
+            }
+
+            return made;
+        }
+        finally
         {
-            made++;
+            _making.Release();
         }
-
-        return made;
     }
 
     /// <inheritdoc/>

@@ -61,5 +61,16 @@ internal sealed class RandomUse(Random random)
         await node.Post($"/v1/services/m{round}/prices", """{"currency":"USD","components":[{"unit":"call","price":"0.010"}]}""");
         await node.Put(Path(round), "{}");
         await _calls.Append(node, Math.Max(calls, 1));
+        await Report(node);
+    }
+
+    /// <summary>A report of the month, and what is made of it in the background, so that nothing comes later.</summary>
+    private static async Task Report(TestNode node)
+    {
+        var asked = await node.Post("/v1/reports", $$"""{"kind":"memberships","month":"{{node.Clock.Now:yyyy-MM}}"}""");
+        while ((await node.Get(asked.Headers["Location"])).Json.GetProperty("status").GetString() == "pending")
+        {
+            await Task.Delay(20, TestContext.Current.CancellationToken);
+        }
     }
 }

@@ -1,5 +1,6 @@
 using Ledger.EventStore;
 using Ledger.Http;
+using Ledger.Reports;
 using Ledger.Segments;
 using Ledger.Services;
 using Ledger.Usage;
@@ -245,6 +246,9 @@ public sealed class Every_event
         [typeof(MembershipRenewed)] = [new UserJoinedSegment("S", 7, null, null, "explicit")],
         [typeof(UserLeftSegment)] = [new UserJoinedSegment("S", 7, null, null, "explicit")],
         [typeof(MembershipExpired)] = [new UserJoinedSegment("S", 7, null, TestClock.Start, "explicit")],
+        [typeof(ReportCompleted)] = [new ReportRequested("memberships", "2026-10", null)],
+        [typeof(ReportFailed)] = [new ReportRequested("memberships", "2026-10", null)],
+        [typeof(ReportDeleted)] = [new ReportRequested("memberships", "2026-10", null)],
         [typeof(ServiceTitleReleased)] = [new ServiceTitleClaimed("T", "S")],
     };
 
@@ -274,6 +278,11 @@ public sealed class Every_event
         {
             var folded = events.Aggregate(Service.Initial("S"), Service.Evolve);
             Assert.NotEqual(Service.Initial("S") with { Version = folded.Version }, folded);
+        }
+        else if (ReportsFeature.Events.Any(e => e.Item1 == type))
+        {
+            var before = events[..^1].Aggregate(Report.Initial("S"), Report.Evolve);
+            Assert.NotEqual(before.Status, Report.Evolve(before, events[^1]).Status);
         }
         else if (UsageViewsFeature.Events.Any(e => e.Item1 == type))
         {
