@@ -48,4 +48,10 @@ public static class Telemetry
 
     internal static readonly Counter<long> ProjectionFailures =
         Meter.CreateCounter<long>("ledger.projection.failures", "{failure}", "Times a view stopped at an event it could not fold");
+
+    internal static readonly Counter<long> SealedEvents =
+        Meter.CreateCounter<long>("ledger.log.events", "{event}", "Events made leaves of the transparency log");
+
+    internal static readonly Histogram<double> SealTime =
+        Meter.CreateHistogram("ledger.log.page.duration", "s", "Reading, hashing and writing a page of events", advice: Seconds);
 }

@@ -93,12 +93,16 @@ public sealed class The_telemetry(PostgresFixture postgres)
         await Runs.Until(() => Task.FromResult(node.Views.Latest.Any(s => s.State == "failed")), "the node hears of it");
         await Runs.Until(() => Task.FromResult(seen.ContainsKey(("ledger.projection.failures", "view=Entries"))), "the failure is counted");
         await Runs.Until(() => Task.FromResult(seen.Keys.Any(s => s.Name == "ledger.projection.batch.duration")), "the batch of the other view is measured");
+        await node.Covered();
+        await Runs.Until(() => Task.FromResult(seen.Keys.Any(s => s.Name == "ledger.log.page.duration")), "the page is measured");
         listener.RecordObservableInstruments();
 
         Assert.Equal(
             [
                 "ledger.append.batch.size Histogram {event}", "ledger.append.commit.duration Histogram s", "ledger.append.events Counter {event}",
                 "ledger.append.lock.duration Histogram s", "ledger.append.queue.duration Histogram s", "ledger.append.requests Counter {request}",
+                "ledger.checkpoint.age ObservableGauge s", "ledger.checkpoint.refused ObservableGauge {refusal}", "ledger.checkpoint.size ObservableGauge {event}",
+                "ledger.log.events Counter {event}", "ledger.log.page.duration Histogram s",
                 "ledger.projection.batch.duration Histogram s", "ledger.projection.events Counter {event}", "ledger.projection.failures Counter {failure}",
                 "ledger.projection.lag ObservableGauge s", "ledger.projection.lag.events ObservableGauge {event}",
                 "ledger.projection.position ObservableGauge {event}", "ledger.projection.rebuild.position ObservableGauge {event}",

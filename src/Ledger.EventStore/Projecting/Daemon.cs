@@ -63,7 +63,11 @@ public sealed partial class Daemon : IAsyncDisposable
     /// </summary>
     public event Action? Appended;
 
-    private long Epoch => Volatile.Read(ref _epoch);
+    /// <summary>Raised by every heartbeat that reached the database.</summary>
+    internal event Action<LogStatus>? LogSeen;
+
+    /// <summary>The epoch this node leads with; 0 when it does not.</summary>
+    internal long Epoch => Volatile.Read(ref _epoch);
 
     /// <summary>Starts listening, asking for the lease, and, with it, projecting.</summary>
     public void Start() => _loops = [Task.Run(Listen), Task.Run(Heartbeat), Task.Run(ProjectWhileLeading)];
@@ -167,7 +171,7 @@ public sealed partial class Daemon : IAsyncDisposable
             try
             {
                 var asked = Stopwatch.GetTimestamp();
-                var (epoch, statuses) = await Beat(_stopping.Token);
+                var (epoch, statuses, log) = await Beat(_stopping.Token);
                 confirmed = asked;
                 if (epoch != Epoch)
                 {
@@ -187,6 +191,8 @@ public sealed partial class Daemon : IAsyncDisposable
                 {
                     Signal(_wake);
                 }
+
+                LogSeen?.Invoke(log);
             }
             catch (Exception exception)
             {
@@ -209,7 +215,7 @@ public sealed partial class Daemon : IAsyncDisposable
         }
     }
 
-    private async Task<(long Epoch, IReadOnlyList<ViewStatus> Statuses)> Beat(CancellationToken cancellation)
+    private async Task<(long Epoch, IReadOnlyList<ViewStatus> Statuses, LogStatus Log)> Beat(CancellationToken cancellation)
     {
         await using var command = _database.CreateCommand(
             $"""
@@ -221,20 +227,29 @@ public sealed partial class Daemon : IAsyncDisposable
                where daemon_lease.holder = excluded.holder or daemon_lease.expires_at < clock_timestamp()
                returning epoch
              )
-             select coalesce((select epoch from lease), 0), {Views.StatusColumns} from {Views.StatusFrom} order by p.name
+             select coalesce((select epoch from lease), 0), h.head, coalesce(l.size, 0), coalesce(c.size, -1), l.refusal,
+                    extract(epoch from clock_timestamp() - (select e.timestamp from mt_events e where e.seq_id = coalesce(c.size, 0) + 1))::float8,
+                    {Views.StatusColumns}
+             from {Views.StatusFrom}
+             left join log_state l on l.name = 'log' left join log_checkpoint c on c.name = 'log'
+             order by p.name
              """);
         command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = _holder });
         command.Parameters.Add(new NpgsqlParameter<TimeSpan> { TypedValue = _options.LeaseDuration });
         await using var reader = await command.ExecuteReaderAsync(cancellation);
         var epoch = 0L;
+        var log = LogStatus.None;
         var statuses = new List<ViewStatus>();
         while (await reader.ReadAsync(cancellation))
         {
             epoch = reader.GetInt64(0);
-            statuses.Add(Views.ReadStatus(reader, 1));
+            log = new LogStatus(
+                reader.GetInt64(1), reader.GetInt64(2), reader.GetInt64(3), reader.IsDBNull(5) ? 0 : Math.Max(0, reader.GetDouble(5)),
+                reader.IsDBNull(4) ? null : reader.GetString(4));
+            statuses.Add(Views.ReadStatus(reader, 6));
         }
 
-        return (epoch, statuses);
+        return (epoch, statuses, log);
     }
 
     private async Task ProjectWhileLeading()

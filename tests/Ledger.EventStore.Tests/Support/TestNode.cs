@@ -17,6 +17,9 @@ internal sealed class TestNode : IAsyncDisposable
         Views = new Views(Database, views, clock);
         Daemon = new Daemon(
             Database, new EventReader(Database, TestEvents.Types), views, TestStore.Migrations, Views, clock, options, NullLogger<Daemon>.Instance);
+        Log = new TransparencyLog(Database);
+        Keyring = new LogKeyring(Database, new TransparencyOptions { Folder = store.LogFolder });
+        Sealer = new Sealer(Database, Log, Keyring, Daemon, options, NullLogger<Sealer>.Instance) { Interval = TimeSpan.FromMilliseconds(20) };
     }
 
     /// <summary>Quick to take over, so that tests need not wait.</summary>
@@ -31,12 +34,19 @@ internal sealed class TestNode : IAsyncDisposable
 
     public Daemon Daemon { get; }
 
+    public TransparencyLog Log { get; }
+
+    public LogKeyring Keyring { get; }
+
+    public Sealer Sealer { get; }
+
     public TestView[] Kept { get; }
 
     public static async Task<TestNode> Start(TestStore store, EventStoreOptions? options = null, FaultProxy? proxy = null, params TestView[] views)
     {
         var node = new TestNode(store, options ?? Quick, proxy, views.Length > 0 ? views : [new Totals(), new Entries()]);
         await node.Views.Register();
+        node.Sealer.Start();
         node.Daemon.Start();
         return node;
     }
@@ -63,7 +73,22 @@ internal sealed class TestNode : IAsyncDisposable
         }
     }
 
-    public ValueTask DisposeAsync() => Daemon.DisposeAsync();
+    /// <summary>Returns when a checkpoint covers the log as it is now.</summary>
+    public async Task<PublishedCheckpoint> Covered()
+    {
+        var head = await _store.Reader.ReadHead();
+        PublishedCheckpoint? shown = null;
+        await Runs.Until(
+            async () => (shown = await Log.ReadCheckpoint()) is { } c && c.Size >= head,
+            $"a checkpoint covers position {head}; it is {Sealer.Refusal ?? "not refused"}");
+        return shown!;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await Sealer.DisposeAsync();
+        await Daemon.DisposeAsync();
+    }
 }
 
 /// <summary>Deposits to a few accounts, and events no view folds among them.</summary>

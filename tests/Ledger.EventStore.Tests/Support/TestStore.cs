@@ -30,6 +30,9 @@ internal sealed class TestStore : IAsyncDisposable
 
     public EventReader Reader { get; }
 
+    /// <summary>Where the signing key of the store's log lies, of all nodes on it.</summary>
+    public string LogFolder { get; } = Directory.CreateTempSubdirectory("ledger-log-").FullName;
+
     public SteppingClock Wall { get; } = new();
 
     public static async Task<TestStore> Create(PostgresFixture postgres, EventStoreOptions? options = null) =>
@@ -183,6 +186,8 @@ internal sealed class TestStore : IAsyncDisposable
         {
             await pool.DisposeAsync();
         }
+
+        Directory.Delete(LogFolder, recursive: true);
     }
 }
 
