@@ -66,7 +66,7 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
             Database = await postgres.CreateDatabase();
         }
 
-        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", GrpcUrls = GrpcUrls, SweepInterval = TimeSpan.FromHours(1), PoolSize = 20 };
+        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", GrpcUrls = GrpcUrls, SweepInterval = TimeSpan.FromHours(1), PoolSize = 20, Home = postgres.Home };
         _app = LedgerHost.Build(settings, Database, WallClock ?? Clock, builder =>
         {
             builder.Logging.ClearProviders().AddProvider(new ErrorLog(_errors));

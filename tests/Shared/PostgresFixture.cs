@@ -15,6 +15,9 @@ public sealed class PostgresFixture : IAsyncLifetime
     private PrivateCluster? _cluster;
     private int _databases;
 
+    /// <summary>Where nodes of tests keep what they keep outside of their database.</summary>
+    public string Home => Path.Combine(_folder, "home");
+
     /// <summary>Starts PostgreSQL and prepares a template with all tables.</summary>
     public async ValueTask InitializeAsync()
     {

@@ -4,6 +4,7 @@ using Ledger.Grpc;
 using Ledger.History;
 using Ledger.Http;
 using Ledger.Reports;
+using Ledger.Log;
 using Ledger.Segments;
 using Ledger.Services;
 using Ledger.Usage;
@@ -39,6 +40,8 @@ public static class LedgerHost
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
         builder.Services.AddHistory().AddReports();
+        builder.Services.AddTransparencyLog();
+        builder.Services.AddAiServices().AddUsage().AddGrpcFace().AddCompressedBodies();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
@@ -55,6 +58,7 @@ public static class LedgerHost
         app.MapEvents();
         app.MapHistory();
         app.MapReports();
+        app.MapTransparencyLog();
         app.MapOperations();
         app.MapApiDescription();
         return app;
@@ -67,6 +71,7 @@ public static class LedgerHost
     private static IServiceCollection AddEventStore(this IServiceCollection services, LedgerSettings settings, string connectionString, TimeProvider wallClock) => services
         .AddSingleton(settings)
         .AddSingleton(settings.Store)
+        .AddSingleton(settings.Transparency)
         .AddSingleton(LedgerEvents.Types)
         .AddSingleton(new Migrations(typeof(LedgerHost).Assembly))
         .AddSingleton(new LedgerClock(wallClock))
@@ -91,6 +96,7 @@ public static class LedgerHost
 /// <summary>Starts the event store before the first request is taken, and stops it after the last one is answered.</summary>
 internal sealed class StoreLifetime(
     LedgerSettings settings, NpgsqlDataSource database, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon) : IHostedLifecycleService
+    LedgerSettings settings, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon, Sealer sealer) : IHostedLifecycleService
 {
     public async Task StartingAsync(CancellationToken cancellationToken)
     {
@@ -99,6 +105,7 @@ internal sealed class StoreLifetime(
         await views.Register(cancellationToken);
         await Replay.Sweep(database, settings.Store, cancellationToken);
         appender.Committed += _ => daemon.Wake();
+        sealer.Start();
         daemon.Start();
     }
 
@@ -114,6 +121,7 @@ internal sealed class StoreLifetime(
     public async Task StoppedAsync(CancellationToken cancellationToken)
     {
         await appender.DisposeAsync();
+        await sealer.DisposeAsync();
         await daemon.DisposeAsync();
     }
 }

@@ -38,6 +38,15 @@ public sealed record LedgerSettings
     /// <summary>LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE=yes.</summary>
     public bool AcceptOpenNetwork { get; init; }
 
+    /// <summary>LEDGER_LOG_KEY: the file with the signing key of the transparency log; null: one of the log's own under <see cref="Home"/>.</summary>
+    public string? LogKey { get; init; }
+
+    /// <summary>LEDGER_LOG_ORIGIN: what the transparency log is called; null: a name made of its id.</summary>
+    public string? LogOrigin { get; init; }
+
+    /// <summary>Where the transparency log's key lies.</summary>
+    public TransparencyOptions Transparency => new() { Folder = Path.Combine(Home, "log"), KeyFile = LogKey, Origin = LogOrigin };
+
     /// <summary>The event store's own settings; LEDGER_SCHEMA names its schema.</summary>
     public EventStoreOptions Store { get; init; } = new();
 
@@ -54,6 +63,8 @@ public sealed record LedgerSettings
             Home = Path.GetFullPath(Text("LEDGER_HOME", ".ledger")!),
             PoolSize = Number("LEDGER_POOL_SIZE", DefaultPoolSize, 5, 1_000),
             SweepInterval = TimeSpan.FromSeconds(Number("LEDGER_SWEEP_SECONDS", 2, 1, 3_600)),
+            LogKey = Text("LEDGER_LOG_KEY", null) is { } key ? Path.GetFullPath(key) : null,
+            LogOrigin = Text("LEDGER_LOG_ORIGIN", null),
             AcceptLosingEvents = Text("LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS", null) == "yes",
             AcceptOpenNetwork = Text("LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE", null) == "yes",
             Store = new EventStoreOptions { Schema = Text("LEDGER_SCHEMA", EventStoreOptions.DefaultSchema)! },
@@ -61,6 +72,13 @@ public sealed record LedgerSettings
         if (settings.Store.Schema.Length > 40 || !settings.Store.Schema.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_'))
         {
             throw new SettingsException("LEDGER_SCHEMA must be 1 to 40 of a-z, 0-9 and '_'.");
+        }
+
+        if (settings.LogOrigin is { } origin && !Checkpoint.IsOrigin(origin))
+        {
+            throw new SettingsException(
+                $"LEDGER_LOG_ORIGIN must be a name such as ledger.example.com/log: at most {Checkpoint.MaxOriginChars} visible ASCII characters, "
+                + $"no scheme, no '+', no '/' at its end; '{origin}' is none.");
         }
 
         foreach (var (variable, url) in Listening.Split(settings.Urls).Select(u => ("LEDGER_URLS", u))

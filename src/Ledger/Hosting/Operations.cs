@@ -46,7 +46,7 @@ public static class Operations
     }
 
     /// <summary>Looks whether database, schema and daemon are fit for work: status <c>ok</c> or <c>not-ready</c>.</summary>
-    internal static async Task<HealthAnswer> Check(SchemaMigrator migrator, Views views, CancellationToken cancellation)
+    internal static async Task<HealthAnswer> Check(SchemaMigrator migrator, Views views, Sealer sealer, CancellationToken cancellation)
     {
         var checks = new Dictionary<string, string>();
         try
@@ -57,6 +57,7 @@ public static class Operations
             checks["daemon"] = !await views.IsKept(cancellation) ? "no node keeps the views"
                 : failed.Length > 0 ? $"stopped: {string.Join(", ", failed)}"
                 : "ok";
+            checks["log"] = sealer.Refusal is null ? "ok" : "no checkpoint is signed";
         }
         catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception))
         {
@@ -70,9 +71,9 @@ public static class Operations
         return new HealthAnswer(checks.Values.All(c => c == "ok") ? "ok" : "not-ready", checks);
     }
 
-    private static async Task<IResult> Ready(SchemaMigrator migrator, Views views, CancellationToken cancellation)
+    private static async Task<IResult> Ready(SchemaMigrator migrator, Views views, Sealer sealer, CancellationToken cancellation)
     {
-        var health = await Check(migrator, views, cancellation);
+        var health = await Check(migrator, views, sealer, cancellation);
         return Results.Json(health, statusCode: health.Status == "ok" ? 200 : 503);
     }
 }

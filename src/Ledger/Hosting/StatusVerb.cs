@@ -19,6 +19,7 @@ internal static class StatusVerb
         var head = await services.GetRequiredService<EventReader>().ReadHead(cancellation);
         await output.WriteLineAsync($"log       position {head}");
         await output.WriteLineAsync($"daemon    {(await views.IsKept(cancellation) ? "running" : "not running")}");
+        await output.WriteLineAsync($"proof     {await Proof(services.GetRequiredService<NpgsqlDataSource>(), cancellation)}");
         foreach (var view in await views.Refresh(cancellation))
         {
             await output.WriteLineAsync(string.Create(CultureInfo.InvariantCulture,
@@ -38,6 +39,15 @@ internal static class StatusVerb
         }
 
         return 0;
+    }
+
+    private static async Task<string> Proof(NpgsqlDataSource database, CancellationToken cancellation)
+    {
+        await using var command = database.CreateCommand(
+            "select coalesce(c.size, 0), s.refusal from log_state s left join log_checkpoint c on c.name = s.name where s.name = 'log'");
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        return !await reader.ReadAsync(cancellation) ? "checkpoint 0"
+            : $"checkpoint {reader.GetInt64(0)}{(reader.IsDBNull(1) ? "" : $"; no newer one is signed: {reader.GetString(1)}")}";
     }
 
     private static string Detail(ViewStatus view) =>

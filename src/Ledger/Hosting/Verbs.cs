@@ -17,6 +17,8 @@ public static class Verbs
           LEDGER_SCHEMA         the schema of all tables (ledger)
           LEDGER_POOL_SIZE      connections of this node to the database (40)
           LEDGER_SWEEP_SECONDS  how often memberships that ran out are recorded (2)
+          LEDGER_LOG_KEY        the file with the signing key of the transparency log (one under LEDGER_HOME)
+          LEDGER_LOG_ORIGIN     what the transparency log is called (ledger.local/ and 12 digits)
           LEDGER_POSTGRES_BIN   the folder with postgres, initdb and pg_ctl
           LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE=yes
                                 listen on other addresses than loopback, without credentials
@@ -34,6 +36,8 @@ public static class Verbs
         var importFrom = new Option<string>("--from") { Description = "The folder of an export.", Required = true };
         var rows = new Option<string?>("--out") { Description = "The file to write, .ndjson or .csv; a folder for all views." };
         var compare = new Option<bool>("--compare") { Description = "Say whether the live views are the same, row by row." };
+        var key = new Option<string?>("--key") { Description = "A verification key, or a file of them; the database's own unless given." };
+        var since = new Option<string?>("--since") { Description = "A file with a checkpoint that was kept: the log must have grown from it." };
         return new RootCommand($"Ledger: segments, memberships and usage as an event-sourced ledger on PostgreSQL.\n\n{Environment}")
         {
             Verb(new Command("up", "Start a node: bring the schema up to date and serve until stopped."), async (_, settings, cancellation) =>
@@ -51,7 +55,19 @@ public static class Verbs
                 WithoutServing(settings, output, services => ExportVerb.Export(services, parsed.GetValue(exportTo)!, output, errors, cancellation), cancellation)),
             Verb(new Command("import", "Read an export into an empty database, to the same positions.") { importFrom }, (parsed, settings, cancellation) =>
                 WithoutServing(settings, output, services => ExportVerb.Import(services, settings, parsed.GetValue(importFrom)!, output, errors, cancellation), cancellation)),
+            Verb(new Command("verify", "Compute the transparency log anew from the events and compare it with what was signed.") { key, since }, (parsed, settings, cancellation) =>
+                WithoutServing(settings, errors, services => VerifyVerb.Run(services, parsed.GetValue(key), parsed.GetValue(since), output, errors, cancellation), cancellation)),
+            Verb(
+                new Command("key", "Show the verification keys of the transparency log, the current one first.")
+                {
+                    Verb(new Command("show", "The same."), ShowKeys),
+                    Verb(new Command("rotate", "Sign with a new key from now on; the old one stays listed."), (_, settings, cancellation) =>
+                        WithoutServing(settings, errors, services => KeyVerb.Rotate(services, output, cancellation), cancellation)),
+                }, ShowKeys),
         };
+
+        Task<int> ShowKeys(ParseResult parsed, LedgerSettings settings, CancellationToken cancellation) =>
+            WithoutServing(settings, errors, services => KeyVerb.Show(services, output, cancellation), cancellation);
 
         Command Verb(Command command, Func<ParseResult, LedgerSettings, CancellationToken, Task<int>> run)
         {
@@ -62,7 +78,7 @@ public static class Verbs
                     return await run(parsed, LedgerSettings.FromEnvironment(System.Environment.GetEnvironmentVariable), cancellation);
                 }
                 catch (Exception exception) when (exception is SettingsException or SchemaMismatchException or UnsafeServerException
-                    or PostgresNotFoundException or PrivateClusterException)
+                    or PostgresNotFoundException or PrivateClusterException or SigningKeyException)
                 {
                     await errors.WriteLineAsync(exception.Message);
                     return 1;

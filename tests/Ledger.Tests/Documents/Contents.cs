@@ -115,6 +115,7 @@ public sealed partial class Contents
         using var node = LedgerHost.Build(new LedgerSettings(), "Host=nowhere");
         node.Services.GetRequiredService<Daemon>();
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Events.EventMetrics).TypeHandle);
+        node.Services.GetRequiredService<Sealer>();
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Segments.SegmentMetrics).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Usage.UsageMetrics).TypeHandle);
         var listed = Repository.Rows(Repository.Read("docs/operations.md"), "metric", "kind", "unit", "tags", "what").Select(row => $"{row[0]} {row[2]}");

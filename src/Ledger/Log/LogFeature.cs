@@ -1,0 +1,23 @@
+using Ledger.EventStore;
+
+namespace Ledger.Log;
+
+/// <summary>The transparency log over HTTP: checkpoint, tiles, proofs, keys. The store keeps it.</summary>
+public static class LogFeature
+{
+    /// <summary>Its services.</summary>
+    public static IServiceCollection AddTransparencyLog(this IServiceCollection services) => services
+        .AddSingleton<TransparencyLog>()
+        .AddSingleton<DatabaseLog>()
+        .AddSingleton<LogKeyring>()
+        .AddSingleton<Sealer>()
+        .AddSingleton<LogQueries>();
+
+    /// <summary>Its routes.</summary>
+    public static void MapTransparencyLog(this IEndpointRouteBuilder routes)
+    {
+        LogCheckpoint.Map(routes);
+        LogTiles.Map(routes);
+        LogProofs.Map(routes);
+    }
+}
