@@ -35,6 +35,7 @@ public static class EventStoreDatabase
         var given = new NpgsqlConnectionStringBuilder(connectionString).Options;
         var builder = new NpgsqlDataSourceBuilder(connectionString)
         {
+            Name = applicationName, // in metrics and spans, instead of the connection string
             ConnectionStringBuilder =
             {
                 SearchPath = options.Schema,

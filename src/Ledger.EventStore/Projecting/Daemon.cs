@@ -19,6 +19,7 @@ public sealed partial class Daemon : IAsyncDisposable
     private readonly EventStoreOptions _options;
     private readonly ILogger<Daemon> _logger;
     private readonly RebuildRunner _rebuild;
+    private readonly Meter _meter = new(Telemetry.Name);
     private readonly CancellationTokenSource _stopping = new();
     private readonly SemaphoreSlim _wake = new(0, 1);
     private readonly SemaphoreSlim _beat = new(0, 1);
@@ -41,13 +42,13 @@ public sealed partial class Daemon : IAsyncDisposable
         _options = options;
         _logger = logger;
         _rebuild = new RebuildRunner(database, reader, projections, migrations, options, logger, () => Epoch, Wake);
-        Telemetry.Meter.CreateObservableGauge(
+        _meter.CreateObservableGauge(
             "ledger.projection.lag.events", () => Gauge(s => s.LagEvents), "{event}", "Events a view has yet to fold");
-        Telemetry.Meter.CreateObservableGauge(
+        _meter.CreateObservableGauge(
             "ledger.projection.lag", () => Gauge(s => s.LagSeconds), "s", "Age of the oldest event a view has yet to fold");
-        Telemetry.Meter.CreateObservableGauge(
+        _meter.CreateObservableGauge(
             "ledger.projection.position", () => Gauge(s => s.Position), "{event}", "The position of a view");
-        Telemetry.Meter.CreateObservableGauge(
+        _meter.CreateObservableGauge(
             "ledger.projection.rebuild.position", () => Gauge(s => s.RebuildPosition ?? 0), "{event}", "The position of a view's rebuild");
     }
 
@@ -70,7 +71,15 @@ public sealed partial class Daemon : IAsyncDisposable
     internal long Epoch => Volatile.Read(ref _epoch);
 
     /// <summary>Starts listening, asking for the lease, and, with it, projecting.</summary>
-    public void Start() => _loops = [Task.Run(Listen), Task.Run(Heartbeat), Task.Run(ProjectWhileLeading)];
+    public void Start()
+    {
+        foreach (var view in _views.Names)
+        {
+            Telemetry.ProjectionFailures.Add(0, new KeyValuePair<string, object?>("view", view)); // an alert sees the first failure as an increase
+        }
+
+        _loops = [Task.Run(Listen), Task.Run(Heartbeat), Task.Run(ProjectWhileLeading)];
+    }
 
     /// <summary>Says that there are new events, without waiting for the notification to come back from the database.</summary>
     public void Wake()
@@ -82,6 +91,7 @@ public sealed partial class Daemon : IAsyncDisposable
     /// <summary>Stops at the end of the batch under way and gives the lease back, so that another node takes over at once.</summary>
     public async ValueTask DisposeAsync()
     {
+        _meter.Dispose();
         if (_loops.Length == 0)
         {
             return;

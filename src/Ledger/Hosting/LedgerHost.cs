@@ -35,6 +35,7 @@ public static class LedgerHost
         builder.Services.AddRoutingCore();
         builder.Services.AddLedgerProblems().AddLedgerJson().AddRejectionOf(StoreRejections.Of);
         builder.Services.AddApiDescription();
+        builder.Services.AddMetricCollector();
         builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System);
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1), UsageViewsFeature.EventsOfUsers, UsageViewsFeature.UserOf);
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
@@ -60,6 +61,7 @@ public static class LedgerHost
         app.MapReports();
         app.MapTransparencyLog();
         app.MapOperations();
+        app.MapMetrics();
         app.MapApiDescription();
         return app;
     }

@@ -8,9 +8,9 @@ internal static class UsageMetrics
 {
     private static readonly Meter Meter = new("Ledger");
 
-    private static readonly Counter<long> Calls = Meter.CreateCounter<long>("ledger.usage.calls", "{call}", "Calls reported, by what became of them");
+    private static readonly Counter<long> Calls = Meter.CreateCounter<long>("ledger.calls", "{call}", "Calls reported, by what became of them");
 
-    private static readonly Counter<long> Unpriced = Meter.CreateCounter<long>("ledger.usage.calls.unpriced", "{call}", "Calls recorded without a price");
+    private static readonly Counter<long> Unpriced = Meter.CreateCounter<long>("ledger.calls.recorded_unpriced", "{call}", "Calls recorded without a price");
 
     public static void Count(CallOutcome[] outcomes, bool allOrNothing)
     {

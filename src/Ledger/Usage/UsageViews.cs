@@ -26,6 +26,7 @@ public static class UsageViewsFeature
         .AddSingleton<UsageCallsReader>()
         .AddSingleton<CallsOfUser>()
         .AddSingleton<UnpricedCallsReader>()
+        .AddHostedService<UnpricedCallsGauge>()
         .AddSingleton<UsageTotalsReader>();
 
     /// <summary>Its routes.</summary>

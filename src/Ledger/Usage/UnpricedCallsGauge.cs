@@ -1,0 +1,106 @@
+using System.Diagnostics.Metrics;
+using Ledger.EventStore;
+using Ledger.Services;
+using Npgsql;
+
+namespace Ledger.Usage;
+
+/// <summary>
+/// Keeps the number of calls that wait for a price at hand for whoever looks at the metrics, by reason. It looks again when
+/// the view has moved, however often it is asked.
+/// </summary>
+internal sealed partial class UnpricedCallsGauge : BackgroundService
+{
+    /// <summary>How old the number may be.</summary>
+    public static readonly TimeSpan RefreshInterval = TimeSpan.FromSeconds(5);
+
+    private static readonly string[] Reasons = [PricedAmount.NoPrice, PricedAmount.NoComponent, PricedAmount.AmountOutOfRange];
+
+    private readonly Meter _meter = new("Ledger");
+    private readonly NpgsqlDataSource _database;
+    private readonly Views _views;
+    private readonly ILogger<UnpricedCallsGauge> _logger;
+    private volatile IReadOnlyDictionary<string, long>? _calls;
+
+    public UnpricedCallsGauge(NpgsqlDataSource database, Views views, ILogger<UnpricedCallsGauge> logger)
+    {
+        (_database, _views, _logger) = (database, views, logger);
+        _meter.CreateObservableGauge("ledger.unpriced_calls", Measure, "{call}", "Calls that wait for a price, by reason");
+    }
+
+    public override void Dispose()
+    {
+        _meter.Dispose();
+        base.Dispose();
+    }
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        var seen = -1L;
+        using var timer = new PeriodicTimer(RefreshInterval);
+        do
+        {
+            try
+            {
+                var position = _views.Latest.FirstOrDefault(v => v.Name == CallsProjection.View)?.Position ?? 0;
+                if (position != seen)
+                {
+                    await Refresh(stoppingToken);
+                    seen = position;
+                }
+            }
+            catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+            {
+                return;
+            }
+            catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception))
+            {
+                _calls = null; // not known, which is not 0
+                seen = -1;
+            }
+            catch (Exception exception)
+            {
+                LogBug(exception);
+                _calls = null;
+                seen = -1;
+            }
+        }
+        while (await Next(timer, stoppingToken));
+    }
+
+    private static async Task<bool> Next(PeriodicTimer timer, CancellationToken stopping)
+    {
+        try
+        {
+            return await timer.WaitForNextTickAsync(stopping);
+        }
+        catch (OperationCanceledException)
+        {
+            return false;
+        }
+    }
+
+    /// <summary>What it counted last, by reason.</summary>
+    internal IReadOnlyDictionary<string, long> Calls => _calls ?? new Dictionary<string, long>();
+
+    /// <summary>Counts; the view has one row a service and reason, and only where a call waits.</summary>
+    internal async Task Refresh(CancellationToken cancellation)
+    {
+        await using var command = _database.CreateCommand("select u.reason, sum(u.calls)::int8 from unpriced_calls u group by u.reason");
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var calls = Reasons.ToDictionary(r => r, _ => 0L);
+        while (await reader.ReadAsync(cancellation))
+        {
+            var kind = PricedAmount.KindOf(reader.GetString(0));
+            calls[kind] = calls.GetValueOrDefault(kind) + reader.GetInt64(1);
+        }
+
+        _calls = calls;
+    }
+
+    private IEnumerable<Measurement<long>> Measure() =>
+        _calls?.Select(c => new Measurement<long>(c.Value, new KeyValuePair<string, object?>("reason", c.Key))) ?? [];
+
+    [LoggerMessage(LogLevel.Error, "The calls without a price can't be counted")]
+    private partial void LogBug(Exception exception);
+}
