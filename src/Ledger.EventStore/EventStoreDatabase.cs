@@ -50,6 +50,6 @@ public static class EventStoreDatabase
                 IncludeErrorDetail = false,
             },
         };
-        return builder.UseLoggerFactory(loggers).Build();
+        return builder.UseLoggerFactory(loggers).NameSpans().Build();
     }
 }

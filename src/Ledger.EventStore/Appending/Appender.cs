@@ -175,6 +175,7 @@ public sealed partial class Appender : IAsyncDisposable
             Telemetry.AppendQueueTime.Record(Stopwatch.GetElapsedTime(request.Enqueued).TotalSeconds);
         }
 
+        using var activity = StartStoring(requests);
         try
         {
             await StoreUntilKnown(batch);
@@ -184,6 +185,21 @@ public sealed partial class Appender : IAsyncDisposable
             LogBug(exception);
             requests.ForEach(request => request.Fail(exception));
         }
+    }
+
+    /// <summary>The span of a transaction: part of the one trace it works for, or, working for several, linked to them.</summary>
+    private static Activity? StartStoring(List<PendingAppend> requests)
+    {
+        if (!Telemetry.Source.HasListeners())
+        {
+            return null;
+        }
+
+        const int MaxLinks = 128;
+        var traces = requests.Select(r => r.Trace).Where(t => t != default).Distinct().Take(MaxLinks).ToArray();
+        return traces.Length == 1
+            ? Telemetry.Source.StartActivity("store", ActivityKind.Internal, traces[0])
+            : Telemetry.Source.StartActivity("store", ActivityKind.Internal, default(ActivityContext), links: traces.Select(t => new ActivityLink(t)));
     }
 
     /// <summary>

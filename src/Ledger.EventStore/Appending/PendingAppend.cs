@@ -46,6 +46,7 @@ internal sealed class PendingAppend : IDisposable
         }
 
         var traceParent = Activity.Current is { IdFormat: ActivityIdFormat.W3C, Recorded: true, Id: { } trace } ? trace : null;
+        Trace = traceParent is null ? default : Activity.Current!.Context;
         var headers = request.Identities is null ? MakeHeaders(EventCount, request.Fingerprint, traceParent) : null;
         Events = new PendingEvent[EventCount];
         var index = 0;
@@ -78,6 +79,9 @@ internal sealed class PendingAppend : IDisposable
 
     /// <summary>The first event's id.</summary>
     public Guid Id { get; }
+
+    /// <summary>The span of the caller, when it is recorded.</summary>
+    public ActivityContext Trace { get; }
 
     public PendingEvent[] Events { get; }
 

@@ -18,8 +18,10 @@ internal static class ProjectionBatch
         NpgsqlDataSource database, IReadOnlyList<IProjection> views, IReadOnlyList<RecordedEvent> events, long from, long epoch, EventStoreOptions options)
     {
         var started = Stopwatch.GetTimestamp();
+        var begun = TimeProvider.System.GetUtcNow();
+        ActivityContext[] commands = Telemetry.Source.HasListeners() ? [.. Commands(events)] : [];
         using var activity = Telemetry.Source.StartActivity(
-            "project", ActivityKind.Consumer, default(ActivityContext), tags: null, links: Telemetry.Source.HasListeners() ? Links(events) : null);
+            "project", ActivityKind.Consumer, default(ActivityContext), tags: null, links: commands.Select(c => new ActivityLink(c)));
         activity?.SetTag("ledger.position", events[^1].Position);
         activity?.SetTag("ledger.events", events.Count);
         await using var connection = await database.OpenConnectionAsync();
@@ -58,6 +60,7 @@ internal static class ProjectionBatch
 
         await transaction.CommitAsync();
         Telemetry.ProjectTime.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
+        ShowVisible(commands, views, events[^1].Position, begun);
     }
 
     /// <summary>
@@ -123,14 +126,33 @@ internal static class ProjectionBatch
         }
     }
 
-    /// <summary>Links to the commands whose events are in the batch, as many as exporters accept by default.</summary>
-    private static IEnumerable<ActivityLink> Links(IReadOnlyList<RecordedEvent> events)
+    /// <summary>
+    /// Ends the trace of each command with the moment when its effect could be seen: a span from the batch's beginning to its
+    /// commit, linked to the batch. So that moment is in a trace that was sampled, whether or not the batch's own was.
+    /// </summary>
+    private static void ShowVisible(ActivityContext[] commands, IReadOnlyList<IProjection> views, long position, DateTimeOffset begun)
+    {
+        if (commands.Length == 0)
+        {
+            return;
+        }
+
+        KeyValuePair<string, object?>[] tags = [new("ledger.position", position), new("ledger.views", views.Select(v => v.Name).ToArray())];
+        ActivityLink[] links = Activity.Current is { } batch ? [new ActivityLink(batch.Context)] : [];
+        foreach (var command in commands)
+        {
+            using var visible = Telemetry.Source.CreateActivity("visible", ActivityKind.Consumer, command, tags, links);
+            visible?.SetStartTime(begun.UtcDateTime).Start();
+        }
+    }
+
+    /// <summary>The commands whose events are in the batch, as many as exporters accept links by default.</summary>
+    private static IEnumerable<ActivityContext> Commands(IReadOnlyList<RecordedEvent> events)
     {
         const int MaxLinks = 128;
         return events.Select(e => e.TraceParent).OfType<string>().Distinct().Take(MaxLinks)
             .Select(parent => ActivityContext.TryParse(parent, null, isRemote: true, out var context) ? context : default)
-            .Where(context => context != default)
-            .Select(context => new ActivityLink(context));
+            .Where(context => context != default);
     }
 }
 

@@ -72,7 +72,10 @@ public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statu
         if (Activity.Current is { } span)
         {
             span.SetTag("rpc.grpc.status_code", (int)status.Code);
-            span.SetStatus(status.Code is GrpcCode.Internal or GrpcCode.Unavailable or GrpcCode.DeadlineExceeded ? ActivityStatusCode.Error : ActivityStatusCode.Unset);
+            if (status.Code is GrpcCode.Unknown or GrpcCode.DeadlineExceeded or GrpcCode.Unimplemented or GrpcCode.Internal or GrpcCode.Unavailable or GrpcCode.DataLoss)
+            {
+                span.SetTag("error.type", $"{(int)status.Code}").SetStatus(ActivityStatusCode.Error);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ using Ledger.Segments;
 using Ledger.Services;
 using Ledger.Usage;
 using Ledger.Users;
+using Microsoft.Extensions.Logging.Console;
 using Npgsql;
 
 namespace Ledger.Hosting;
@@ -30,7 +31,8 @@ public static class LedgerHost
             kestrel.Listen(settings.GrpcUrls, GrpcFace.SpeakGrpc);
         });
         builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = ShutdownTimeout);
-        builder.Logging.AddSimpleConsole(o => o.SingleLine = true).SetMinimumLevel(LogLevel.Information)
+        builder.Logging.AddConsole(o => o.FormatterName = LogLine.Format).AddConsoleFormatter<LogLine, ConsoleFormatterOptions>()
+            .SetMinimumLevel(LogLevel.Information)
             .AddFilter("Microsoft", LogLevel.Warning).AddFilter("Npgsql", LogLevel.Warning);
         builder.Services.AddRoutingCore();
         builder.Services.AddLedgerProblems().AddLedgerJson().AddRejectionOf(StoreRejections.Of);
@@ -47,6 +49,7 @@ public static class LedgerHost
         configure?.Invoke(builder);
 
         var app = builder.Build();
+        app.UseServerSpans();
         app.UseGrpcFace();
         app.UseLedgerProblems();
         app.UseLedgerRouting();

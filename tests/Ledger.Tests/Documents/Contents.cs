@@ -102,7 +102,7 @@ public sealed partial class Contents
         {
             InstrumentPublished = (instrument, _) =>
             {
-                if (instrument.Meter.Name is Telemetry.Name or "Ledger")
+                if (instrument.Meter is { Name: Telemetry.Name or "Ledger", Scope: null })
                 {
                     lock (real)
                     {
@@ -114,6 +114,7 @@ public sealed partial class Contents
         listener.Start();
         using var node = LedgerHost.Build(new LedgerSettings(), "Host=nowhere");
         Assert.NotEmpty(node.Services.GetServices<Microsoft.Extensions.Hosting.IHostedService>()); // the daemon among them
+        RuntimeHelpers.RunClassConstructor(typeof(Telemetry).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Events.EventMetrics).TypeHandle);
         node.Services.GetRequiredService<Sealer>();
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Segments.SegmentMetrics).TypeHandle);
