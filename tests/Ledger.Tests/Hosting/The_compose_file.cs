@@ -20,10 +20,10 @@ public sealed partial class The_compose_file
     [Fact]
     public void publishes_ports_on_loopback_only()
     {
-        var published = Lines.SkipWhile(line => line.Trim() != "ports:").Skip(1).TakeWhile(line => line.TrimStart().StartsWith('-'));
+        string[] published = [.. ListsNamed("ports")];
 
-        Assert.Equal(["- \"127.0.0.1:8080:8080\"", "- \"127.0.0.1:8081:8081\""], published.Select(line => line.Trim()));
-        Assert.Single(Lines, line => line.Trim() == "ports:");
+        Assert.Equal(5, published.Length);
+        Assert.All(published, port => Assert.Matches("^\"127\\.0\\.0\\.1:([0-9]+):\\1\"$", port));
     }
 
     [Fact]
@@ -43,6 +43,21 @@ public sealed partial class The_compose_file
 
         Assert.Contains("USER $APP_UID", File.ReadAllLines(Path.Combine(Root, dockerfile)));
     }
+
+    [Fact]
+    public void mounts_what_there_is()
+    {
+        string[] mounted = [.. ListsNamed("volumes").Select(v => v.Split(':')[0]).Where(v => v.StartsWith('.'))];
+
+        Assert.NotEmpty(mounted);
+        Assert.All(mounted, path => Assert.True(Path.Exists(Path.Combine(Root, path)), $"{path} does not exist."));
+    }
+
+    /// <summary>The items of all lists of a name.</summary>
+    private static IEnumerable<string> ListsNamed(string name) => Lines
+        .Select((line, i) => (line, i)).Where(l => l.line.Trim() == $"{name}:")
+        .SelectMany(l => Lines.Skip(l.i + 1).TakeWhile(line => line.TrimStart().StartsWith('-')))
+        .Select(line => line.Trim()[2..]);
 
     private static string FindRoot(string folder) =>
         File.Exists(Path.Combine(folder, "Ledger.sln")) ? folder : FindRoot(Path.GetDirectoryName(folder)!);
