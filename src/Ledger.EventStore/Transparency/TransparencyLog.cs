@@ -12,6 +12,10 @@ public sealed record LogEntry(byte[] Entry, byte[]? Salt);
 /// <summary>Reads the transparency log's tables.</summary>
 public sealed class TransparencyLog(NpgsqlDataSource database) : ITileSource
 {
+    /// <summary>What an export holds of it.</summary>
+    public static readonly ExportSection Tables =
+        new("log", ["log_state", "log_tiles", "log_salts", "log_tenants", "log_erasures", "log_checkpoint", "log_keys"]);
+
     /// <summary>The newest checkpoint; null until the first.</summary>
     public async Task<PublishedCheckpoint?> ReadCheckpoint(CancellationToken cancellation = default)
     {

@@ -42,9 +42,7 @@ public static class LedgerHost
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1), UsageViewsFeature.EventsOfUsers, UsageViewsFeature.UserOf);
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
-        builder.Services.AddHistory().AddReports();
-        builder.Services.AddTransparencyLog();
-        builder.Services.AddAiServices().AddUsage().AddGrpcFace().AddCompressedBodies();
+        builder.Services.AddHistory().AddReports().AddTransparencyLog();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
@@ -85,7 +83,7 @@ public static class LedgerHost
         .AddSingleton<SchemaMigrator>()
         .AddSingleton<EventReader>()
         .AddSingleton<LogPages>()
-        .AddSingleton<IReadOnlyList<ExportSection>>([]) // what belongs to the log beside its events
+        .AddSingleton<IReadOnlyList<ExportSection>>([TransparencyLog.Tables])
         .AddSingleton<LogExport>()
         .AddSingleton<LogImport>()
         .AddSingleton<LogTimes>()
@@ -100,8 +98,8 @@ public static class LedgerHost
 
 /// <summary>Starts the event store before the first request is taken, and stops it after the last one is answered.</summary>
 internal sealed class StoreLifetime(
-    LedgerSettings settings, NpgsqlDataSource database, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon) : IHostedLifecycleService
-    LedgerSettings settings, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon, Sealer sealer) : IHostedLifecycleService
+    LedgerSettings settings, NpgsqlDataSource database, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon, Sealer sealer)
+    : IHostedLifecycleService
 {
     public async Task StartingAsync(CancellationToken cancellationToken)
     {

@@ -51,7 +51,7 @@ public sealed partial class The_sources
         .Where(f => f is not ("Http" or "Grpc" or "Hosting" or "bin" or "obj" or "Properties"))];
 
     /// <summary>Features that show what the event store keeps.</summary>
-    private static readonly string[] WithoutTables = ["Log"];
+    private static readonly string[] WithoutTables = ["Events", "Log"];
 
     private static IEnumerable<(string Path, string Text)> In(string folder) =>
         Directory.EnumerateFiles(Repository.PathOf(folder), "*.*", SearchOption.AllDirectories)
