@@ -34,7 +34,7 @@ internal sealed class MeasuredInstrument
     public MeasuredInstrument(Instrument instrument, Action<string> overflowed)
     {
         var type = instrument.GetType().GetGenericTypeDefinition();
-        (Name, Unit, Description, _overflowed) = (instrument.Name, instrument.Unit, instrument.Description, overflowed);
+        (Name, UnitCode, Description, _overflowed) = (instrument.Name, instrument.Unit, instrument.Description, overflowed);
         Kind = type == typeof(Histogram<>) ? MetricKind.Histogram
             : (type == typeof(Counter<>) || type == typeof(ObservableCounter<>)) && !GaugesByNature.Contains(instrument.Name) ? MetricKind.Counter
             : MetricKind.Gauge;
@@ -46,7 +46,7 @@ internal sealed class MeasuredInstrument
 
     public string Name { get; }
 
-    public string? Unit { get; }
+    public string? UnitCode { get; }
 
     public string? Description { get; }
 

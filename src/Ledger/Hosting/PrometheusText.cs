@@ -77,7 +77,7 @@ internal static class PrometheusText
     private static IEnumerable<Family> Families(IEnumerable<(MeasuredInstrument Instrument, IReadOnlyList<MetricSeries> Series)> metrics) =>
         from metric in metrics
         where metric.Series.Count > 0
-        group metric by NameOf(metric.Instrument.Name, metric.Instrument.Unit, metric.Instrument.Kind) into named
+        group metric by NameOf(metric.Instrument.Name, metric.Instrument.UnitCode, metric.Instrument.Kind) into named
         orderby named.Key.Family
         let first = named.First().Instrument
         select new Family(

@@ -49,7 +49,7 @@ internal sealed partial class UnpricedCallsGauge : BackgroundService
                     seen = position;
                 }
             }
-            catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+            catch (Exception) when (stoppingToken.IsCancellationRequested)
             {
                 return;
             }

@@ -115,6 +115,7 @@ public sealed partial class Contents
         using var node = LedgerHost.Build(new LedgerSettings(), "Host=nowhere");
         Assert.NotEmpty(node.Services.GetServices<Microsoft.Extensions.Hosting.IHostedService>()); // the daemon among them
         RuntimeHelpers.RunClassConstructor(typeof(Telemetry).TypeHandle);
+        RuntimeHelpers.RunClassConstructor(typeof(MetricCollector).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Events.EventMetrics).TypeHandle);
         node.Services.GetRequiredService<Sealer>();
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Segments.SegmentMetrics).TypeHandle);

@@ -272,7 +272,8 @@ public sealed class The_transport(GrpcNode node) : IClassFixture<GrpcNode>, IDis
     public async Task does_not_wait_for_ever_for_a_message()
     {
         var started = Stopwatch.StartNew();
-        await Assert.ThrowsAnyAsync<HttpRequestException>(() => Send(RecordCall, new StandstillContent([0, 0])));
+        var ended = await Assert.ThrowsAnyAsync<Exception>(() => Send(RecordCall, new StandstillContent([0, 0])));
+        Assert.True(ended is HttpRequestException or TaskCanceledException, $"{ended}"); // whichever of its two halves the client hears of first
         Assert.InRange(started.Elapsed.TotalSeconds, 0, 2 * Ledger.Http.Limits.BodyGraceSeconds);
     }
 

@@ -131,7 +131,9 @@ public sealed class Exporting(TestNode node, ITestOutputHelper output) : IClassF
         var path = Path.Combine(folder.Path, "export");
         Assert.Equal(0, (await Export(own, path)).Code);
 
-        Assert.Equal([.. files, "manifest.json"], Files(path).Keys.Order(StringComparer.Ordinal));
+        Assert.Equal(
+            [.. files, .. TransparencyLog.Tables.Tables.Select(t => $"log/{t}.ndjson").Order(StringComparer.Ordinal), "manifest.json"],
+            Files(path).Keys.Order(StringComparer.Ordinal));
         Assert.All(files.SkipLast(1), f => Assert.Equal(ExportManifest.EventsPerSegment, File.ReadLines(Path.Combine(path, f)).Count()));
         await using var restored = await node.StartAnew();
         Assert.Equal(0, (await Import(restored, path)).Code);
@@ -305,9 +307,9 @@ public sealed class Exporting(TestNode node, ITestOutputHelper output) : IClassF
         async Task RefusedFolder(string? why, Action<string> change)
         {
             using var copy = new TempFolder();
-            Directory.CreateDirectory(Path.Combine(copy.Path, "events"));
             foreach (var (name, bytes) in Files(whole))
             {
+                Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(copy.Path, name))!);
                 await File.WriteAllBytesAsync(Path.Combine(copy.Path, name), bytes, Cancellation);
             }
 

@@ -11,7 +11,7 @@ public sealed class Operating_a_node(TestNode node) : IClassFixture<TestNode>
     {
         Assert.Equal("""{"status":"ok","checks":{}}""", (await node.GetAsIs("/health/live")).Is(HttpStatusCode.OK).Text);
         var ready = (await node.GetAsIs("/health/ready")).Is(HttpStatusCode.OK);
-        Assert.Equal("""{"status":"ok","checks":{"schema":"ok","database":"ok","daemon":"ok"}}""", ready.Text);
+        Assert.Equal("""{"status":"ok","checks":{"schema":"ok","database":"ok","daemon":"ok","log":"ok"}}""", ready.Text);
     }
 
     [Fact]

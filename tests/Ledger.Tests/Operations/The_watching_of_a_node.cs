@@ -108,7 +108,7 @@ public sealed partial class The_watching_of_a_node(TestNode node) : IClassFixtur
                 if (MetricCollector.Meters.Contains(instrument.Meter.Name) && (instrument.Meter.Scope is null || instrument.Meter.Name != "Ledger"))
                 {
                     var measured = new MeasuredInstrument(instrument, _ => { });
-                    var sample = PrometheusText.SampleOf(measured.Name, measured.Unit, measured.Kind);
+                    var sample = PrometheusText.SampleOf(measured.Name, measured.UnitCode, measured.Kind);
                     samples.UnionWith(measured.Kind == MetricKind.Histogram ? [$"{sample}_bucket", $"{sample}_sum", $"{sample}_count"] : [sample]);
                 }
             },

@@ -7,7 +7,7 @@ namespace Ledger.Tests.Reports;
 /// <summary>A report's lines told once more in the simplest way: by folding the log in memory.</summary>
 internal static class ReportModel
 {
-    public sealed record Line(string User, string Segment, string Operation, DateTimeOffset Time);
+    public sealed record Line(string User, string Segment, string Operation, DateTimeOffset Time, long Position = 0);
 
     /// <summary>What was known at a position of the time from one instant to another; with the roll-outs, when it is about one user.</summary>
     public static IEnumerable<Line> Lines(IReadOnlyList<RecordedEvent> log, string? only, long cut, DateTimeOffset from, DateTimeOffset to)
@@ -25,9 +25,8 @@ internal static class ReportModel
     private static IEnumerable<Line> Rolled(RecordedEvent[] known, string user, Line[] explicitly) =>
         from entry in HistoryModel.OfUser(known, user)
         let operation = entry.Kind switch { "user-rolled-in" => "rolled-in", "user-rolled-out" => "rolled-out", "user-removed-by-deletion" => "segment-deleted", _ => null }
-        let line = operation is null ? null : new Line(user, entry.Segment!, operation, entry.At)
-        where line is not null && !explicitly.Contains(line)
-        select line;
+        where operation is not null && !explicitly.Any(l => l.Operation == "segment-deleted" && l.Position == entry.Position) // one deletion, one line
+        select new Line(user, entry.Segment!, operation, entry.At);
 
     private static List<Line> Explicit(IEnumerable<RecordedEvent> known)
     {
@@ -66,7 +65,7 @@ internal static class ReportModel
                         open.Remove(key);
                         lines.Add(member.ExpiresAt <= e.RecordedAt
                             ? new Line(key.User, member.Segment, "expired", member.ExpiresAt.Value)
-                            : new Line(key.User, member.Segment, "segment-deleted", e.RecordedAt));
+                            : new Line(key.User, member.Segment, "segment-deleted", e.RecordedAt, e.Position));
                     }
 
                     break;

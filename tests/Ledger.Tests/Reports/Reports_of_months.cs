@@ -118,9 +118,9 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
                     Assert.Equal(
                         closed ? now.LastOrDefault(e => e.RecordedAt < month.End)?.Position ?? 0 : now.First(e => e.RecordedAt == requestedAt && e.Position == cut + 1).Position - 1,
                         cut);
-                    var expected = ReportModel.Lines(now, user, cut, month.Begin, closed ? month.End : requestedAt.AddMicroseconds(1))
-                        .Select(l => $"{(l.User.StartsWith('=') ? "'" : "")}{l.User};{l.Segment};{l.Operation};{Rfc3339.Format(l.Time)}");
-                    var told = $"Seed {LongTests.Seed}: {month} {user}, cut at {cut}\n{csv}";
+                    string[] expected = [.. ReportModel.Lines(now, user, cut, month.Begin, closed ? month.End : requestedAt.AddMicroseconds(1))
+                        .Select(l => $"{(l.User.StartsWith('=') ? "'" : "")}{l.User};{l.Segment};{l.Operation};{Rfc3339.Format(l.Time)}")];
+                    var told = $"Seed {LongTests.Seed}: {month} {user}, cut at {cut}\n{csv}expected:\n{string.Join('\n', expected)}";
                     Assert.True(expected.Order(StringComparer.Ordinal).SequenceEqual(Lines(csv).Order(StringComparer.Ordinal)), told);
                     var times = Lines(csv).Select(l => DateTimeOffset.Parse(l.Split(';')[3], CultureInfo.InvariantCulture)).ToArray();
                     Assert.True(times.Order().SequenceEqual(times), told);
