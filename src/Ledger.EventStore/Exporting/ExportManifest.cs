@@ -35,6 +35,10 @@ public sealed record ExportManifest(
     {
         WriteIndented = true,
         Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+        PropertyNameCaseInsensitive = false,
+        AllowDuplicateProperties = false,
+        NumberHandling = System.Text.Json.Serialization.JsonNumberHandling.Strict,
+        UnmappedMemberHandling = System.Text.Json.Serialization.JsonUnmappedMemberHandling.Disallow,
         RespectNullableAnnotations = true,
         RespectRequiredConstructorParameters = true,
     };
@@ -66,6 +70,11 @@ public sealed record ExportManifest(
         if (manifest is not { Format: FormatName } || manifest.FormatVersion != CurrentVersion)
         {
             throw new ExportException($"{FileName} is of another format than {FormatName} {CurrentVersion}.");
+        }
+
+        if (manifest.Segments.Contains(null!) || manifest.Tenants.Contains(null!) || manifest.Sections.Values.Any(tables => tables is null || tables.Contains(null!)))
+        {
+            throw new ExportException($"{FileName} holds a null where a file or a tenant is expected.");
         }
 
         var next = 1L;

@@ -89,67 +89,166 @@ internal static class ExportedEvent
     /// and its type.
     /// </summary>
     /// <exception cref="FormatException">The line is no event, or not the one expected.</exception>
-    public static void Read(ReadOnlyMemory<byte> line, long position, CopyRows events, CopyRows streams)
+    public static void Read(ReadOnlyMemory<byte> line, long position, CopyRows events, CopyRows streams) => Parse(line, e =>
     {
-        using var document = Parse(line);
-        var e = document.RootElement;
-        if (Required("position").GetInt64() is var found && found != position)
+        if (e.Position != position)
         {
-            throw new FormatException($"it holds position {found}");
+            throw new FormatException($"it holds position {e.Position}");
         }
 
-        var (tenantId, streamId, version) = (Text("tenantId"), Text("streamId"), Required("version").GetInt64());
         events.BeginRow(CopyColumnCount);
         events.Bigint(position);
-        events.Uuid(Required("id").GetGuid());
-        events.Text(streamId);
-        events.Bigint(version);
-        events.Jsonb(RawOf(Required("data")));
-        events.Bytes(e.TryGetProperty("binaryData", out var binary) ? binary.GetBytesFromBase64() : null);
-        events.Text(Required("type").GetString());
-        events.Instant(DateTimeOffset.ParseExact(Required("recordedAt").GetString()!, TimeFormat, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal));
-        events.Text(tenantId);
-        events.Text(Text("dotnetType"));
-        events.Text(Text("correlationId"));
-        events.Text(Text("causationId"));
-        if (e.TryGetProperty("headers", out var headers))
-        {
-            events.Jsonb(RawOf(headers));
-        }
-        else
-        {
-            events.Text(null);
-        }
-
-        events.Text(Text("actor"));
-        events.Boolean(e.TryGetProperty("archived", out var archived) && archived.GetBoolean());
-        if (version == 1)
+        events.Uuid(e.Id);
+        events.Text(e.StreamId);
+        events.Bigint(e.Version);
+        events.Jsonb(e.Data);
+        events.Bytes(e.Binary);
+        events.Text(e.Type);
+        events.Instant(e.RecordedAt);
+        events.Text(e.TenantId);
+        events.Text(e.DotnetType);
+        events.Text(e.CorrelationId);
+        events.Text(e.CausationId);
+        events.Jsonb(e.Headers);
+        events.Text(e.Actor);
+        events.Boolean(e.IsArchived);
+        if (e.Version == 1)
         {
             streams.BeginRow(3);
-            streams.Text(tenantId);
-            streams.Text(streamId);
-            streams.Text(Text("streamType"));
+            streams.Text(e.TenantId);
+            streams.Text(e.StreamId);
+            streams.Text(e.StreamType);
         }
 
-        string? Text(string name) => e.TryGetProperty(name, out var value) ? value.GetString() : null;
+        return 0;
+    });
 
-        JsonElement Required(string name) => e.TryGetProperty(name, out var value) ? value : throw new FormatException($"it has no {name}");
+    /// <summary>Reads a line into a row of <see cref="StoredRow.Columns"/>, as the database would send it; returns whose event it is.</summary>
+    /// <exception cref="FormatException">The line is no event.</exception>
+    public static string? Read(ReadOnlyMemory<byte> line, CopyRows rows) => Parse(line, e =>
+    {
+        rows.BeginRow(StoredRow.ColumnCount);
+        rows.Bigint(e.Position);
+        rows.Bigint(e.Version);
+        rows.Uuid(e.Id);
+        rows.Instant(e.RecordedAt);
+        rows.Text(e.TenantId);
+        rows.Text(e.StreamId);
+        rows.Text(e.Type);
+        rows.Text(e.Actor);
+        rows.Jsonb(e.Data);
+        rows.Text(e.DotnetType);
+        rows.Text(e.CorrelationId);
+        rows.Text(e.CausationId);
+        rows.Jsonb(e.Headers);
+        rows.Bytes(e.Binary);
+        rows.Boolean(e.IsArchived);
+        return e.TenantId;
+    });
 
-        static byte[] RawOf(JsonElement value) => System.Text.Encoding.UTF8.GetBytes(value.GetRawText());
-    }
+    /// <summary>Reads which version of which stream a line holds.</summary>
+    /// <exception cref="FormatException">The line is no event.</exception>
+    public static (string? TenantId, string? StreamId, long Version) ReadVersion(ReadOnlyMemory<byte> line) =>
+        Parse(line, e => (e.TenantId, e.StreamId, e.Version));
 
-    private static JsonDocument Parse(ReadOnlyMemory<byte> line)
+    private static T Parse<T>(ReadOnlyMemory<byte> line, Func<Fields, T> read)
     {
         const int MaxDepth = 10_000; // what PostgreSQL took, it takes again
 
         try
         {
-            var document = JsonDocument.Parse(line, new JsonDocumentOptions { MaxDepth = MaxDepth });
-            return document.RootElement.ValueKind == JsonValueKind.Object ? document : throw new FormatException("it is no JSON object");
+            using var document = JsonDocument.Parse(line, new JsonDocumentOptions { MaxDepth = MaxDepth });
+            return document.RootElement.ValueKind == JsonValueKind.Object
+                ? read(new Fields(document.RootElement)) : throw new FormatException("it is no JSON object");
         }
         catch (JsonException exception)
         {
             throw new FormatException($"it is no JSON: {exception.Message}");
         }
+        catch (InvalidOperationException exception)
+        {
+            throw new FormatException(exception.Message); // a value of another kind, or text that is no Unicode
+        }
+    }
+
+    /// <summary>The fields of a line. One that no event has, or that is there twice, could say something else to another reader.</summary>
+    private readonly struct Fields
+    {
+        private static readonly string[] s_names =
+        [
+            "position", "id", "tenantId", "streamId", "streamType", "version", "type", "dotnetType", "data", "binaryData", "recordedAt", "actor",
+            "correlationId", "causationId", "headers", "archived",
+        ];
+
+        private readonly JsonElement[] _values = new JsonElement[s_names.Length];
+
+        public Fields(JsonElement line)
+        {
+            var next = 0; // they come in order
+            foreach (var property in line.EnumerateObject())
+            {
+                var field = next;
+                while (field < s_names.Length && !property.NameEquals(s_names[field]))
+                {
+                    field++;
+                }
+
+                if (field == s_names.Length)
+                {
+                    field = Array.FindIndex(s_names, property.NameEquals);
+                    if (field < 0)
+                    {
+                        throw new FormatException($"it has a field '{property.Name}', which no event has");
+                    }
+
+                    if (_values[field].ValueKind != JsonValueKind.Undefined)
+                    {
+                        throw new FormatException($"it has {property.Name} twice");
+                    }
+                }
+
+                _values[field] = property.Value;
+                next = field + 1;
+            }
+        }
+
+        public long Position => Required(0).GetInt64();
+
+        public Guid Id => Required(1).GetGuid();
+
+        public string? TenantId => Text(2);
+
+        public string? StreamId => Text(3);
+
+        public string? StreamType => Text(4);
+
+        public long Version => Required(5).GetInt64();
+
+        public string? Type => Required(6).GetString();
+
+        public string? DotnetType => Text(7);
+
+        public string Data => Required(8).GetRawText();
+
+        public byte[]? Binary => Has(9) ? _values[9].GetBytesFromBase64() : null;
+
+        public DateTimeOffset RecordedAt =>
+            DateTimeOffset.ParseExact(Required(10).GetString() ?? "", TimeFormat, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal);
+
+        public string? Actor => Text(11);
+
+        public string? CorrelationId => Text(12);
+
+        public string? CausationId => Text(13);
+
+        public string? Headers => Has(14) ? _values[14].GetRawText() : null;
+
+        public bool IsArchived => Has(15) && _values[15].GetBoolean();
+
+        private bool Has(int field) => _values[field].ValueKind != JsonValueKind.Undefined;
+
+        private string? Text(int field) => Has(field) ? _values[field].GetString() : null;
+
+        private JsonElement Required(int field) => Has(field) ? _values[field] : throw new FormatException($"it has no {s_names[field]}");
     }
 }

@@ -1,7 +1,3 @@
-using System.Buffers;
-using System.IO.Pipelines;
-using System.Runtime.CompilerServices;
-using System.Security.Cryptography;
 using System.Text;
 using Npgsql;
 
@@ -82,13 +78,13 @@ public sealed class LogImport(NpgsqlDataSource database, EventStoreOptions optio
         var (events, streams) = (new CopyRows(), new CopyRows());
         try
         {
-            await foreach (var line in Lines(folder, segment.File, segment.Bytes, segment.Sha256, cancellation))
+            await foreach (var line in ExportFile.Lines(folder, segment.File, segment.Bytes, segment.Sha256, Refuse, cancellation))
             {
                 try
                 {
                     ExportedEvent.Read(line, position, events, streams);
                 }
-                catch (Exception exception) when (exception is FormatException or InvalidOperationException or KeyNotFoundException)
+                catch (FormatException exception)
                 {
                     throw new ExportException($"Line {position - segment.FirstPosition + 1} of {segment.File} should be the event at position {position}, but {exception.Message}.");
                 }
@@ -171,7 +167,7 @@ public sealed class LogImport(NpgsqlDataSource database, EventStoreOptions optio
             await Execute(connection, $"delete from \"{table.Table}\"", cancellation);
             var rows = 0L;
             var some = new List<string>(RowsAtOnce);
-            await foreach (var line in Lines(folder, table.File, table.Bytes, table.Sha256, cancellation))
+            await foreach (var line in ExportFile.Lines(folder, table.File, table.Bytes, table.Sha256, Refuse, cancellation))
             {
                 some.Add(Encoding.UTF8.GetString(line.Span));
                 rows++;
@@ -201,66 +197,8 @@ public sealed class LogImport(NpgsqlDataSource database, EventStoreOptions optio
         }
     }
 
-    /// <summary>The lines of a file, whose checksum is checked when the last one was read: before anything is committed.</summary>
-    private static async IAsyncEnumerable<ReadOnlyMemory<byte>> Lines(
-        string folder, string name, long bytes, string sha256, [EnumeratorCancellation] CancellationToken cancellation)
-    {
-        var path = Path.Combine(folder, name);
-        if (!File.Exists(path))
-        {
-            throw new ExportException($"{name} is missing.");
-        }
-
-        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        await using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
-        if (file.Length != bytes)
-        {
-            throw new ExportException($"{name} has {file.Length} bytes, and not {bytes}.");
-        }
-
-        var pipe = PipeReader.Create(file, new StreamPipeReaderOptions(bufferSize: 256 * 1024));
-        try
-        {
-            while (true)
-            {
-                var read = await pipe.ReadAsync(cancellation);
-                var buffer = read.Buffer;
-                while (buffer.PositionOf((byte)'\n') is { } end)
-                {
-                    var line = buffer.Slice(0, end).ToArray();
-                    hash.AppendData(line);
-                    hash.AppendData("\n"u8);
-                    buffer = buffer.Slice(buffer.GetPosition(1, end));
-                    yield return line;
-                }
-
-                if (buffer.Length > ExportManifest.MaxLineBytes)
-                {
-                    throw new ExportException($"{name} has a line of more than {ExportManifest.MaxLineBytes} bytes.");
-                }
-
-                pipe.AdvanceTo(buffer.Start, buffer.End);
-                if (read.IsCompleted)
-                {
-                    if (!buffer.IsEmpty)
-                    {
-                        throw new ExportException($"{name} ends within a line.");
-                    }
-
-                    break;
-                }
-            }
-        }
-        finally
-        {
-            await pipe.CompleteAsync();
-        }
-
-        if (Convert.ToHexStringLower(hash.GetHashAndReset()) != sha256)
-        {
-            throw new ExportException($"{name} is not what was exported: its checksum is another one.");
-        }
-    }
+    /// <summary>What a file's reader finds wrong ends the import before anything is committed.</summary>
+    private static void Refuse(string what) => throw new ExportException(what);
 
     private static async Task Execute(NpgsqlConnection connection, string sql, CancellationToken cancellation)
     {

@@ -86,7 +86,7 @@ public sealed class DatabaseLog(NpgsqlDataSource database, TransparencyLog log) 
     }
 
     /// <inheritdoc/>
-    public async Task<string?> FindBrokenStream(CancellationToken cancellation = default)
+    public async Task<string?> FindFault(CancellationToken cancellation = default)
     {
         await using var connection = await database.OpenConnectionAsync(cancellation);
         await using var transaction = await connection.BeginTransactionAsync(cancellation);

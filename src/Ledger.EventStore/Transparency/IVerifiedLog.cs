@@ -20,6 +20,7 @@ public interface IVerifiedLog : ITileSource
     Task<LogClaims> ReadClaims(CancellationToken cancellation = default);
 
     /// <summary>The events after a position, at most <paramref name="limit"/>, in order, as rows of a binary COPY of <see cref="EventColumns"/>.</summary>
+    /// <exception cref="NotAnEventException">Thrown by the stream after the rows before it, where something is no event.</exception>
     Task<Stream> OpenEvents(long after, long limit, CancellationToken cancellation = default);
 
     /// <summary>The salts and erasures of whole bundles of 256 events.</summary>
@@ -28,9 +29,16 @@ public interface IVerifiedLog : ITileSource
     /// <summary>The pseudonym of a tenant; null when there is none.</summary>
     Task<byte[]?> ReadPseudonym(string tenantId, CancellationToken cancellation = default);
 
-    /// <summary>A stream whose versions have a hole, or whose own version is not that of its last event, and what is wrong; null when there is none.</summary>
-    Task<string?> FindBrokenStream(CancellationToken cancellation = default);
+    /// <summary>What is wrong beside the leaves, such as a stream whose versions have a hole; null when nothing is. Asked for last, when all else holds.</summary>
+    Task<string?> FindFault(CancellationToken cancellation = default);
 
     /// <summary>The columns of an event, in the order they are read in.</summary>
     public const string EventColumns = StoredRow.Columns;
+}
+
+/// <summary>Where the event at a position should be, there is something else.</summary>
+public sealed class NotAnEventException(long position, string message) : Exception(message)
+{
+    /// <summary>The event's position.</summary>
+    public long Position => position;
 }

@@ -73,7 +73,7 @@ public sealed class LogVerifier(IVerifiedLog log, IReadOnlyList<NoteKey> keys)
                     }
                 }
 
-                finding = await log.FindBrokenStream(cancellation) is { } broken ? new LogFinding(null, broken) : null;
+                finding = await log.FindFault(cancellation) is { } fault ? new LogFinding(null, fault) : null;
             }
         }
         catch (WrongLogException wrong)
@@ -142,7 +142,7 @@ public sealed class LogVerifier(IVerifiedLog log, IReadOnlyList<NoteKey> keys)
         byte[] tenant = [], pseudonym = [];
         LogFinding? finding = null;
         var position = after;
-        while (await rows.Next(cancellation))
+        while (await Next())
         {
             if (finding is not null)
             {
@@ -196,6 +196,19 @@ public sealed class LogVerifier(IVerifiedLog log, IReadOnlyList<NoteKey> keys)
         }
 
         return finding;
+
+        async ValueTask<bool> Next()
+        {
+            try
+            {
+                return await rows.Next(cancellation);
+            }
+            catch (NotAnEventException unreadable)
+            {
+                finding ??= new LogFinding(unreadable.Position, unreadable.Message);
+                return false;
+            }
+        }
     }
 
     private LogFinding? VerifyEvent(
@@ -230,7 +243,7 @@ public sealed class LogVerifier(IVerifiedLog log, IReadOnlyList<NoteKey> keys)
             {
                 LeafEnvelope.Commit(row, salt, scratch, commitments);
             }
-            catch (JsonException)
+            catch (Exception exception) when (exception is JsonException or InvalidOperationException)
             {
                 return new LogFinding(position, "The event's payload is not JSON.");
             }

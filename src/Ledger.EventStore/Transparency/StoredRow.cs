@@ -12,7 +12,8 @@ internal sealed class StoredRow : IAsyncDisposable
     public const string Columns =
         "seq_id, version, id, timestamp, tenant_id, stream_id, type, user_name, data, mt_dotnet_type, correlation_id, causation_id, headers, bdata, is_archived";
 
-    private const int ColumnCount = 15;
+    public const short ColumnCount = 15;
+
     private const int HeaderBytes = 19;
     private const int PieceBytes = 128 * 1024;
     private const byte JsonbVersion = 1;

@@ -36,8 +36,10 @@ public static class Verbs
         var importFrom = new Option<string>("--from") { Description = "The folder of an export.", Required = true };
         var rows = new Option<string?>("--out") { Description = "The file to write, .ndjson or .csv; a folder for all views." };
         var compare = new Option<bool>("--compare") { Description = "Say whether the live views are the same, row by row." };
-        var key = new Option<string?>("--key") { Description = "A verification key, or a file of them; the database's own unless given." };
+        var key = new Option<string?>("--key") { Description = "A verification key, or a file of them; those listed beside the log unless given." };
         var since = new Option<string?>("--since") { Description = "A file with a checkpoint that was kept: the log must have grown from it." };
+        var verifyExport = new Option<string?>("--export") { Description = "The folder of an export to verify, with no database at all." };
+        var verifyViews = new Option<bool>("--views") { Description = "Compare the views with a replay of the log as well." };
         return new RootCommand($"Ledger: segments, memberships and usage as an event-sourced ledger on PostgreSQL.\n\n{Environment}")
         {
             Verb(new Command("up", "Start a node: bring the schema up to date and serve until stopped."), async (_, settings, cancellation) =>
@@ -55,8 +57,10 @@ public static class Verbs
                 WithoutServing(settings, output, services => ExportVerb.Export(services, parsed.GetValue(exportTo)!, output, errors, cancellation), cancellation)),
             Verb(new Command("import", "Read an export into an empty database, to the same positions.") { importFrom }, (parsed, settings, cancellation) =>
                 WithoutServing(settings, output, services => ExportVerb.Import(services, settings, parsed.GetValue(importFrom)!, output, errors, cancellation), cancellation)),
-            Verb(new Command("verify", "Compute the transparency log anew from the events and compare it with what was signed.") { key, since }, (parsed, settings, cancellation) =>
-                WithoutServing(settings, errors, services => VerifyVerb.Run(services, parsed.GetValue(key), parsed.GetValue(since), output, errors, cancellation), cancellation)),
+            Verb(
+                new Command("verify", "Compute the transparency log anew from the events and compare it with what was signed.") { key, since, verifyExport, verifyViews },
+                (parsed, settings, cancellation) => Verify(
+                    settings, new VerifyRequest(parsed.GetValue(key), parsed.GetValue(since), parsed.GetValue(verifyExport), parsed.GetValue(verifyViews)), cancellation)),
             Verb(
                 new Command("key", "Show the verification keys of the transparency log, the current one first.")
                 {
@@ -65,6 +69,22 @@ public static class Verbs
                         WithoutServing(settings, errors, services => KeyVerb.Rotate(services, output, cancellation), cancellation)),
                 }, ShowKeys),
         };
+
+        async Task<int> Verify(LedgerSettings settings, VerifyRequest request, CancellationToken cancellation)
+        {
+            if (request.Export is null)
+            {
+                return await WithoutServing(settings, errors, services => VerifyVerb.Run(services, request, output, errors, cancellation), cancellation);
+            }
+
+            if (request.Views)
+            {
+                await errors.WriteLineAsync("An export holds no views: leave out --views or --export.");
+                return 1;
+            }
+
+            return await VerifyVerb.RunExport(request.Export, request.Key, request.Since, output, errors, cancellation);
+        }
 
         Task<int> ShowKeys(ParseResult parsed, LedgerSettings settings, CancellationToken cancellation) =>
             WithoutServing(settings, errors, services => KeyVerb.Show(services, output, cancellation), cancellation);

@@ -4,12 +4,25 @@ using Ledger.EventStore;
 
 namespace Ledger.Hosting;
 
-/// <summary>Verifies the transparency log of a database against keys and checkpoints that were kept outside of it.</summary>
+/// <summary>What is to be verified, and by what.</summary>
+/// <param name="Key">A verification key, or a file of them; those listed beside the log unless given.</param>
+/// <param name="Since">A file with a checkpoint that was kept.</param>
+/// <param name="Export">The folder of an export; a database unless given.</param>
+/// <param name="Views">Whether to compare the views with a replay as well.</param>
+public sealed record VerifyRequest(string? Key, string? Since, string? Export, bool Views);
+
+/// <summary>Verifies the transparency log of a database or of an export against keys and checkpoints that were kept outside of it.</summary>
 internal static class VerifyVerb
 {
     private static readonly TimeSpan s_progressInterval = TimeSpan.FromSeconds(1);
 
-    /// <summary>0 when everything holds, 1 when something is wrong: the first such thing is named.</summary>
+    /// <summary>Verifies a database's log, and its views when that is asked for and the log holds.</summary>
+    public static async Task<int> Run(
+        IServiceProvider services, VerifyRequest request, TextWriter output, TextWriter errors, CancellationToken cancellation) =>
+        await Run(services, request.Key, request.Since, output, errors, cancellation) is var code && (code != 0 || !request.Views) ? code
+        : await RunViews(services, output, errors, cancellation);
+
+    /// <summary>Verifies a database's log. 0 when everything holds, 1 when something is wrong: the first such thing is named.</summary>
     public static async Task<int> Run(
         IServiceProvider services, string? key, string? since, TextWriter output, TextWriter errors, CancellationToken cancellation)
     {
@@ -19,14 +32,51 @@ internal static class VerifyVerb
             return 1;
         }
 
-        var log = services.GetRequiredService<TransparencyLog>();
+        var keys = await ReadKeys(
+            key, () => services.GetRequiredService<TransparencyLog>().ReadKeys(cancellation), "the database itself lists", errors, cancellation);
+        var earlier = keys is null ? null : await ReadCheckpoints([since, await KeptHere(services, cancellation)], errors, cancellation);
+        return earlier is null ? 1 : await Verify(services.GetRequiredService<DatabaseLog>(), keys!, earlier, () => [], output, errors, cancellation);
+    }
+
+    /// <summary>Verifies the log of an export, with nothing but its files. No database is needed.</summary>
+    public static async Task<int> RunExport(string folder, string? key, string? since, TextWriter output, TextWriter errors, CancellationToken cancellation)
+    {
+        try
+        {
+            using var log = await ExportedLog.Open(folder, cancellation);
+            var keys = await ReadKeys(
+                key, async () => (await log.ReadClaims(cancellation)).Keys,
+                "the export itself lists. That proves less: whoever made the files could have listed his own", errors, cancellation);
+            var earlier = keys is null ? null : await ReadCheckpoints([since], errors, cancellation);
+            return earlier is null ? 1 : await Verify(log, keys!, earlier, () => log.Faults, output, errors, cancellation);
+        }
+        catch (Exception exception) when (exception is ExportException or InvalidDataException)
+        {
+            await output.WriteLineAsync($"WRONG: {exception.Message}");
+            return 1;
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            await errors.WriteLineAsync(exception.Message);
+            return 1;
+        }
+    }
+
+    /// <summary>Verifies that each view is what a replay of the log gives, at the position the view stands at.</summary>
+    public static Task<int> RunViews(IServiceProvider services, TextWriter output, TextWriter errors, CancellationToken cancellation) =>
+        ReplayVerb.Run(services, new ReplayRequest(View: null, To: null, Out: null, Compare: true), output, errors, cancellation);
+
+    /// <summary>The keys to verify by; null when one can't be read, which was said.</summary>
+    private static async Task<List<NoteKey>?> ReadKeys(
+        string? key, Func<Task<IReadOnlyList<string>>> own, string listed, TextWriter errors, CancellationToken cancellation)
+    {
         var keys = new List<NoteKey>();
-        foreach (var line in key is null ? await log.ReadKeys(cancellation) : File.Exists(key) ? await File.ReadAllLinesAsync(key, cancellation) : [key])
+        foreach (var line in key is null ? await own() : File.Exists(key) ? await File.ReadAllLinesAsync(key, cancellation) : [key])
         {
             if (line.Length > 0 && !NoteKey.TryParse(line, out _))
             {
                 await errors.WriteLineAsync($"'{line}' is neither a verification key nor a file of them.");
-                return 1;
+                return null;
             }
 
             if (line.Length > 0 && NoteKey.TryParse(line, out var read))
@@ -37,11 +87,17 @@ internal static class VerifyVerb
 
         if (key is null)
         {
-            await errors.WriteLineAsync("No --key: signatures are verified by the keys that the database itself lists.");
+            await errors.WriteLineAsync($"No --key: signatures are verified by the keys that {listed}.");
         }
 
+        return keys;
+    }
+
+    /// <summary>Checkpoints that were kept; null when one can't be read, which was said.</summary>
+    private static async Task<List<(string, byte[])>?> ReadCheckpoints(string?[] files, TextWriter errors, CancellationToken cancellation)
+    {
         var earlier = new List<(string, byte[])>();
-        foreach (var file in new[] { since, await KeptHere(services, cancellation) }.OfType<string>())
+        foreach (var file in files.OfType<string>())
         {
             try
             {
@@ -50,11 +106,18 @@ internal static class VerifyVerb
             catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
             {
                 await errors.WriteLineAsync($"'{file}' can't be read: {exception.Message}");
-                return 1;
+                return null;
             }
         }
 
-        var verifier = new LogVerifier(services.GetRequiredService<DatabaseLog>(), keys);
+        return earlier;
+    }
+
+    private static async Task<int> Verify(
+        IVerifiedLog log, List<NoteKey> keys, List<(string Name, byte[] Note)> earlier, Func<IReadOnlyList<string>> faults,
+        TextWriter output, TextWriter errors, CancellationToken cancellation)
+    {
+        var verifier = new LogVerifier(log, keys);
         var started = Stopwatch.GetTimestamp();
         var verifying = verifier.Verify(earlier, cancellation);
         while (await Task.WhenAny(verifying, Task.Delay(s_progressInterval, cancellation)) != verifying && !cancellation.IsCancellationRequested)
@@ -66,6 +129,11 @@ internal static class VerifyVerb
         if (verdict.Finding is { } wrong)
         {
             await output.WriteLineAsync(wrong.Position is { } position ? $"WRONG at position {position}: {wrong.What}" : $"WRONG: {wrong.What}");
+            foreach (var fault in faults().Where(f => f != wrong.What))
+            {
+                await output.WriteLineAsync($"Also: {fault}");
+            }
+
             return 1;
         }
 

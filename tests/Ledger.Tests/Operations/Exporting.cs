@@ -263,7 +263,9 @@ public sealed class Exporting(TestNode node, ITestOutputHelper output) : IClassF
         await Refused("ends at position 5, and not at 6", Text(lines[..^1]));
         await Refused("ends within a line", file => file[..^1]);
         await Refused("it is no JSON", Text([.. lines[..^1], lines[^1][..^1]]));
-        await Refused("it has no data", Text([.. lines[..^1], lines[^1].Replace("\"data\"", "\"date\"", StringComparison.Ordinal)]));
+        await Refused("it has no data", Text([.. lines[..^1], Without(lines[^1], "data")]));
+        await Refused("it has a field 'date', which no event has", Text([.. lines[..^1], lines[^1].Replace("\"data\"", "\"date\"", StringComparison.Ordinal)]));
+        await Refused("it has type twice", Text([.. lines[..^1], lines[^1][..^1] + ",\"type\":\"another\"}"]));
         await Refused("does not count its events", Text([.. lines[..^1], lines[^1].Replace("\"version\":2", "\"version\":3", StringComparison.Ordinal)]));
         await Refused("PostgreSQL does not take", Text([.. lines[..^1], lines[^1].Replace("\"version\":2", "\"version\":1", StringComparison.Ordinal)]));
         await Refused("PostgreSQL does not take", Text([lines[1].Replace("\"position\":2", "\"position\":1", StringComparison.Ordinal), .. lines[1..]]));
@@ -278,6 +280,13 @@ public sealed class Exporting(TestNode node, ITestOutputHelper output) : IClassF
         var (code, _, errors) = await Import(restored, whole);
         Assert.Equal((0, ""), (code, errors));
         Assert.Equal(await Log(own), await Log(restored));
+
+        static string Without(string line, string field)
+        {
+            var rest = JsonNode.Parse(line)!.AsObject();
+            rest.Remove(field);
+            return rest.ToJsonString();
+        }
 
         static Func<byte[], byte[]> Text(string[] lines) => _ => Encoding.UTF8.GetBytes(string.Concat(lines.Select(l => l + "\n")));
 
