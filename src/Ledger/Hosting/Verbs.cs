@@ -62,6 +62,14 @@ public static class Verbs
                 (parsed, settings, cancellation) => Verify(
                     settings, new VerifyRequest(parsed.GetValue(key), parsed.GetValue(since), parsed.GetValue(verifyExport), parsed.GetValue(verifyViews)), cancellation)),
             Verb(
+                new Command("psql", "Run psql on the database; what follows is for psql.") { TreatUnmatchedTokensAsErrors = false },
+                async (parsed, settings, cancellation) =>
+                {
+                    var database = settings.Database ?? await PrivateCluster.FindRunningAsync(new PrivateClusterOptions(settings.Home), cancellation);
+                    await using var cluster = database is null ? await StartCluster(settings, errors, cancellation) : null;
+                    return await PsqlVerb.Run(database ?? cluster!.ConnectionString, settings.Store, parsed.UnmatchedTokens, errors);
+                }),
+            Verb(
                 new Command("key", "Show the verification keys of the transparency log, the current one first.")
                 {
                     Verb(new Command("show", "The same."), ShowKeys),
