@@ -8,7 +8,7 @@ using Microsoft.Extensions.Logging;
 namespace Ledger.Tests.Documents;
 
 /// <summary>
-/// Runs the sessions of the documents: every block marked console that uses curl, all blocks of a document against one node on
+/// Runs the sessions of the documents: every block marked console that uses curl or verifies, all blocks of a document against one node on
 /// an empty database. With LEDGER_WRITE_DOCUMENTS=1 what was really answered is written into the document instead.
 /// </summary>
 public sealed partial class Sessions(PostgresFixture postgres)
@@ -22,18 +22,20 @@ public sealed partial class Sessions(PostgresFixture postgres)
     public async Task show_what_really_happens(string document)
     {
         var settings = new LedgerSettings { Urls = "http://127.0.0.1:0" };
-        await using var node = LedgerHost.Build(settings, await postgres.CreateDatabase(), configure: b => b.Logging.SetMinimumLevel(LogLevel.Critical));
+        var database = await postgres.CreateDatabase();
+        await using var node = LedgerHost.Build(settings, database, configure: b => b.Logging.SetMinimumLevel(LogLevel.Critical));
         await node.StartAsync(TestContext.Current.CancellationToken);
         var address = new Uri(node.Urls.Single()).Authority;
         var folder = Directory.CreateTempSubdirectory("ledger-documents-").FullName;
         Directory.CreateSymbolicLink(Path.Combine(folder, "docs"), Path.Combine(Repository.Root, "docs"));
+        await WriteScript(Path.Combine(folder, "ledger"), database, settings);
         try
         {
             var text = Repository.Read(document);
             foreach (var shown in SessionsOf(text))
             {
-                var real = (await Run(Script(shown).Replace(ShownAddress, address, StringComparison.Ordinal), folder))
-                    .Replace(address, ShownAddress, StringComparison.Ordinal);
+                var answered = await Run(Script(shown).Replace(ShownAddress, address, StringComparison.Ordinal), folder);
+                var real = Progress().Replace(answered.Replace(address, ShownAddress, StringComparison.Ordinal), "");
                 if (Environment.GetEnvironmentVariable("LEDGER_WRITE_DOCUMENTS") is null)
                 {
                     Assert.Equal(Mask(shown), Mask(real));
@@ -53,13 +55,14 @@ public sealed partial class Sessions(PostgresFixture postgres)
     }
 
     private static IEnumerable<string> SessionsOf(string text) =>
-        Repository.Blocks(text, "console").Where(block => block.Contains("$ curl", StringComparison.Ordinal));
+        Repository.Blocks(text, "console").Where(block => block.Contains("$ curl", StringComparison.Ordinal) || block.Contains("$ ./ledger verify", StringComparison.Ordinal));
 
     /// <summary>A script that prints each command as it is shown, then runs it; between two it waits for the views, as a person does by typing.</summary>
     private static string Script(string shown)
     {
         var script = new StringBuilder(
             $$"""
+            chmod +x ledger
             curl() { command curl --silent "$@"; } # in a terminal it shows no progress either
             views_are_behind() { curl {{ShownAddress}}/v1/projections | grep -q '"lagEvents":[1-9]'; }
             finish() { tr -d '\r' <.output; [ -z "$(tail -c 1 .output)" ] || echo; while views_are_behind; do sleep 0.02; done; }
@@ -72,6 +75,17 @@ public sealed partial class Sessions(PostgresFixture postgres)
 
         return script.ToString();
     }
+
+    /// <summary>The repository's script without its build: the program on the node's database and with the node's keys.</summary>
+    private static Task WriteScript(string path, string database, LedgerSettings settings) =>
+        File.WriteAllTextAsync(
+            path,
+            $"""
+            #!/bin/sh
+            export LEDGER_DB='{database}' LEDGER_HOME='{Path.GetFullPath(settings.Home)}'
+            exec dotnet '{Path.Combine(AppContext.BaseDirectory, "Ledger.dll")}' "$@"
+
+            """, TestContext.Current.CancellationToken);
 
     private static async Task<string> Run(string script, string folder)
     {
@@ -93,6 +107,10 @@ public sealed partial class Sessions(PostgresFixture postgres)
     [GeneratedRegex(@"^\$ (.*\\\n)*.*\n", RegexOptions.Multiline)]
     private static partial Regex Command();
 
-    [GeneratedRegex("""(?<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)|(?<trace>"traceId":"[^"]+")|(?<event>"id":"[\da-f]{8}-[\da-f-]{27}")|(?<correlation>"correlationId":"[^"]+")|(?<date>Date: .+)|(?<lag>"lagSeconds":[\d.]+)""")]
+    /// <summary>How far a command that takes longer than usual has come.</summary>
+    [GeneratedRegex(@"^\d+ events verified\n", RegexOptions.Multiline)]
+    private static partial Regex Progress();
+
+    [GeneratedRegex("""(?<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)|(?<trace>"traceId":"[^"]+")|(?<event>"id":"[\da-f]{8}-[\da-f-]{27}")|(?<correlation>"correlationId":"[^"]+")|(?<signature>— ledger\.local/\S+ \S+)|(?<origin>ledger\.local/[\da-f]{12}(\+[\da-f]{8}\+\S+)?)|(?<root>(?<=\n)[A-Za-z\d+/]{43}=(?=\n))|(?<seconds>\d+\.\d s\n)|(?<bytes>\d+ bytes(, and not \d+)?)|(?<date>Date: .+)|(?<lag>"lagSeconds":[\d.]+)""")]
     private static partial Regex Changing();
 }
