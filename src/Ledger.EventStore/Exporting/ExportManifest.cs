@@ -85,6 +85,11 @@ public sealed record ExportManifest(
                 throw new ExportException($"{FileName} names '{segment.File}' where '{SegmentFile(next)}' is expected.");
             }
 
+            if (segment.LastPosition - segment.FirstPosition >= EventsPerSegment)
+            {
+                throw new ExportException($"{FileName} says that '{segment.File}' goes up to position {segment.LastPosition}; a file holds {EventsPerSegment} events.");
+            }
+
             next = segment.LastPosition + 1;
         }
 

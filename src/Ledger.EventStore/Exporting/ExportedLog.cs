@@ -95,11 +95,16 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
     /// <inheritdoc/>
     public async Task<string?> FindFault(CancellationToken cancellation = default)
     {
+        if (FirstFault is { } fault)
+        {
+            return fault;
+        }
+
         var files = _manifest.Segments.Select(s => s.Bytes).Concat(_manifest.Sections.Values.SelectMany(s => s).Select(t => t.Bytes)).Sum();
-        return FirstFault
-            ?? (_manifest.Bytes != files ? $"{ExportManifest.FileName} says {_manifest.Bytes} bytes, but names files of {files}."
-                : !_manifest.Tenants.SequenceEqual(_tenants.Keys.Order(StringComparer.Ordinal)) ? $"{ExportManifest.FileName} names other tenants than the events have."
-                : await FindBrokenStream(cancellation));
+        return _manifest.Bytes != files ? $"{ExportManifest.FileName} says {_manifest.Bytes} bytes, but names files of {files}."
+            : !_manifest.Tenants.SequenceEqual(_tenants.Keys.Order(StringComparer.Ordinal)) ? $"{ExportManifest.FileName} names other tenants than the events have."
+            : _manifest.Position > 0 && _tables["log_checkpoint"].Count == 0 ? "The export has no signed checkpoint: nothing of it is proven."
+            : await FindBrokenStream(cancellation);
     }
 
     /// <inheritdoc/>

@@ -103,5 +103,5 @@ internal sealed class ExportedTable : IDisposable
     public void Dispose() => _file?.Dispose();
 
     private static bool IsUnreadable(Exception exception) =>
-        exception is JsonException or FormatException or InvalidOperationException or KeyNotFoundException;
+        exception is JsonException or FormatException or InvalidOperationException or KeyNotFoundException or ArgumentException;
 }

@@ -62,6 +62,11 @@ public sealed class LogVerifier(IVerifiedLog log, IReadOnlyList<NoteKey> keys)
                 }
             }
 
+            if (finding is null && Verified != claims.Size)
+            {
+                throw Wrong($"{claims.Size} events are said to be sealed, but only {Verified} could be compared."); // a size that is no number of events
+            }
+
             if (finding is null)
             {
                 await VerifyUpperTiles(claims, cancellation);

@@ -85,6 +85,10 @@ public sealed class Verifying_an_export(PostgresFixture postgres)
     [InlineData("the rows of tiles are in another order", 1)]
     [InlineData("a tenant is known by another pseudonym", 1)]
     [InlineData("a tenant more", null)]
+    [InlineData("the checkpoint is gone", null)]
+    [InlineData("the root is too short", null)]
+    [InlineData("the state says fewer than none", null)]
+    [InlineData("a file is said to hold more than it can", null)]
     public async Task finds_what_was_changed_on_purpose(string change, int? position)
     {
         await using var log = await SealedStore.Make(postgres);
@@ -108,6 +112,20 @@ public sealed class Verifying_an_export(PostgresFixture postgres)
                 export.Edit("log/log_tenants.ndjson", l => [.. l.Select(t => { var r = JsonNode.Parse(t)!; r["pseudonym"] = "\\x" + new string('0', 32); return r.ToJsonString(); })]);
                 break;
             case "a tenant more": export.EditManifest(m => m["tenants"]!.AsArray().Add("zoe")); break;
+            case "the checkpoint is gone": export.Edit("log/log_checkpoint.ndjson", _ => []); break;
+            case "the root is too short": EditState(s => s["root"] = "\\x00"); break;
+            case "the state says fewer than none":
+                EditState(s => s["size"] = -1);
+                export.Edit("log/log_checkpoint.ndjson", _ => []);
+                break;
+            case "a file is said to hold more than it can":
+                export.EditManifest(m =>
+                {
+                    m["position"] = long.MaxValue;
+                    m["segments"]![0]!["lastPosition"] = long.MaxValue;
+                    m["tenants"] = new JsonArray();
+                });
+                break;
             default: Assert.Fail(change); break;
         }
 
@@ -115,6 +133,13 @@ public sealed class Verifying_an_export(PostgresFixture postgres)
 
         Assert.NotNull(finding);
         Assert.Equal(position, finding.Position);
+
+        void EditState(Action<JsonNode> edit) => export.Edit("log/log_state.ndjson", l =>
+        {
+            var state = JsonNode.Parse(l[0])!;
+            edit(state);
+            return [state.ToJsonString()];
+        });
 
         static string At(string line, int position)
         {
