@@ -239,11 +239,16 @@ public sealed class The_daemon(PostgresFixture postgres)
         await using var node = await TestNode.Start(store);
         await Deposits.Append(appender, 100);
         await node.CatchUp();
-        await Deposits.Append(appender, 1);
-        await node.CatchUp();
+        await Runs.Until( // one that comes while they are being brought together may still find them apart
+            async () =>
+            {
+                await Deposits.Append(appender, 1);
+                await node.CatchUp();
+                return await store.Value<long>("select count(distinct xmin::text) from mt_event_progression") == 1;
+            },
+            "the views advance together");
 
         await node.AssertViewsEqualTheLog();
-        Assert.Equal(1, await store.Value<long>("select count(distinct xmin::text) from mt_event_progression"));
     }
 
     [Fact]
