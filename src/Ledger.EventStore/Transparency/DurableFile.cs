@@ -1,5 +1,3 @@
-using System.Runtime.InteropServices;
-
 namespace Ledger.EventStore;
 
 /// <summary>Files that are whole or not there, whatever fails.</summary>
@@ -24,7 +22,7 @@ internal static class DurableFile
             }
 
             File.Move(beside, path, mayReplace);
-            FlushFolder(Path.GetDirectoryName(Path.GetFullPath(path))!);
+            Folder.Flush(Path.GetDirectoryName(Path.GetFullPath(path))!);
         }
         finally
         {
@@ -48,35 +46,4 @@ internal static class DurableFile
             }
         }
     }
-
-    /// <summary>A name that was changed is on the disk when its folder is. .NET opens no folders.</summary>
-    private static void FlushFolder(string folder)
-    {
-        if (OperatingSystem.IsWindows())
-        {
-            return; // there it is not needed
-        }
-
-        var descriptor = open(folder, 0);
-        if (descriptor < 0)
-        {
-            throw new IOException($"The folder '{folder}' can't be opened (error {Marshal.GetLastPInvokeError()}).");
-        }
-
-        var (result, error) = (fsync(descriptor), Marshal.GetLastPInvokeError());
-        _ = close(descriptor);
-        if (result != 0)
-        {
-            throw new IOException($"The folder '{folder}' can't be written to the disk (error {error}).");
-        }
-    }
-
-    [DllImport("libc", SetLastError = true), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int open([MarshalAs(UnmanagedType.LPUTF8Str)] string path, int flags);
-
-    [DllImport("libc", SetLastError = true), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int fsync(int descriptor);
-
-    [DllImport("libc", SetLastError = true), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int close(int descriptor);
 }

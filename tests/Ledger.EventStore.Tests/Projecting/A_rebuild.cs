@@ -230,8 +230,8 @@ public sealed class A_rebuild(PostgresFixture postgres)
         await frozen.Views.Rebuild("Totals", Ct);
         await froze.Task.WaitAsync(Runs.Patience, Ct);
 
-        await store.Execute("update daemon_lease set expires_at = '-infinity'");
         await using var next = await TestNode.Start(store, patient);
+        await next.TakesOver();
         await Runs.Until(
             async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") > 0,
             "the next node meets the rows of the frozen one");

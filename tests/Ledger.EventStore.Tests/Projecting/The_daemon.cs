@@ -130,9 +130,8 @@ public sealed class The_daemon(PostgresFixture postgres)
         await Deposits.Append(store.StartAppender(), 40);
         await froze.Task.WaitAsync(Runs.Patience, Ct);
 
-        await store.Execute("update daemon_lease set expires_at = '-infinity'");
         await using var next = await TestNode.Start(store, patient);
-        await next.Leads();
+        await next.TakesOver();
         await Runs.Until(
             async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") > 0,
             "the next node meets the rows of the frozen one");

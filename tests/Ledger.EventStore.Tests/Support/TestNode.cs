@@ -53,6 +53,18 @@ internal sealed class TestNode : IAsyncDisposable
 
     public Task Leads() => Runs.Until(() => Task.FromResult(Daemon.IsLeader), "the node leads");
 
+    /// <summary>
+    /// Leads as soon as the first leader of the store, which is frozen, no longer holds the lease. What that one had sent before
+    /// it froze may still reach the server and renew its lease, so it is taken until this node has it.
+    /// </summary>
+    public Task TakesOver() => Runs.Until(
+        async () =>
+        {
+            await _store.Execute("update daemon_lease set expires_at = '-infinity' where epoch = 1");
+            return Daemon.IsLeader;
+        },
+        "the node takes over");
+
     /// <summary>Returns when all its views have folded the log as it is now.</summary>
     public async Task CatchUp()
     {
