@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Security.Cryptography;
 using System.Text;
 
 namespace Ledger.EventStore;
@@ -29,8 +28,8 @@ public static class EventId
             written += Write(buffer[written..], part);
         }
 
-        Span<byte> digest = stackalloc byte[SHA256.HashSizeInBytes];
-        SHA256.HashData(buffer[..written], digest);
+        Span<byte> digest = stackalloc byte[Sha256.Bytes];
+        Sha256.Hash(buffer[..written], digest);
         return ToGuid(digest);
     }
 
@@ -45,7 +44,9 @@ public static class EventId
         Span<byte> input = stackalloc byte[20];
         first.TryWriteBytes(input, bigEndian: true, out _);
         BinaryPrimitives.WriteInt32BigEndian(input[16..], index);
-        return ToGuid(SHA256.HashData(input));
+        Span<byte> digest = stackalloc byte[Sha256.Bytes];
+        Sha256.Hash(input, digest);
+        return ToGuid(digest);
     }
 
     /// <summary>Writes the length before the text, so that no two lists of parts run together.</summary>

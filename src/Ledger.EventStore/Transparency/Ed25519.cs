@@ -1,4 +1,3 @@
-using System.Reflection;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 
@@ -11,11 +10,9 @@ internal static class Ed25519
     public const int SeedBytes = 32;
     public const int SignatureBytes = 64;
 
-    private const string Library = "ledger-libcrypto";
     private const int KeyType = 1087; // NID_ED25519
-    private static readonly string[] s_names = ["libcrypto.so.3", "libcrypto.3.dylib", "libcrypto-3-x64.dll", "libcrypto-3-arm64.dll", "libcrypto"];
 
-    static Ed25519() => NativeLibrary.SetDllImportResolver(typeof(Ed25519).Assembly, Resolve);
+    static Ed25519() => LibCrypto.Find();
 
     /// <summary>The public key of a seed.</summary>
     public static byte[] PublicKey(ReadOnlySpan<byte> seed)
@@ -92,55 +89,37 @@ internal static class Ed25519
         }
     }
 
-    private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? path)
-    {
-        if (name != Library)
-        {
-            return 0;
-        }
-
-        foreach (var candidate in s_names)
-        {
-            if (NativeLibrary.TryLoad(candidate, assembly, path, out var library))
-            {
-                return library;
-            }
-        }
-
-        throw new DllNotFoundException("OpenSSL 3 is needed to sign and to verify checkpoints: libcrypto was not found.");
-    }
-
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern KeyHandle EVP_PKEY_new_raw_private_key(int type, nint engine, byte[] key, nuint length);
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern KeyHandle EVP_PKEY_new_raw_public_key(int type, nint engine, byte[] key, nuint length);
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int EVP_PKEY_get_raw_public_key(KeyHandle key, byte[] bytes, ref nuint length);
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern void EVP_PKEY_free(nint key);
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern ContextHandle EVP_MD_CTX_new();
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern void EVP_MD_CTX_free(nint context);
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int EVP_DigestSignInit(ContextHandle context, nint keyContext, nint digest, nint engine, KeyHandle key);
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int EVP_DigestSign(ContextHandle context, byte[] signature, ref nuint signatureLength, byte[] message, nuint length);
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int EVP_DigestVerifyInit(ContextHandle context, nint keyContext, nint digest, nint engine, KeyHandle key);
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int EVP_DigestVerify(ContextHandle context, byte[] signature, nuint signatureLength, byte[] message, nuint length);
 
-    [DllImport(Library), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    [DllImport(LibCrypto.Name), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern void ERR_clear_error();
 
     private sealed class KeyHandle() : SafeHandle(0, ownsHandle: true)

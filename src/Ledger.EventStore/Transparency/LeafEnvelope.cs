@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Security.Cryptography;
 
 namespace Ledger.EventStore;
 
@@ -18,7 +17,7 @@ public static class LeafEnvelope
 
     internal const int SaltBytes = 16;
     internal const int PseudonymBytes = 16;
-    internal const int CommitmentBytes = SHA256.HashSizeInBytes;
+    internal const int CommitmentBytes = Sha256.Bytes;
 
     /// <summary>Both commitments of an event, as they stand at the end of its entry.</summary>
     internal const int CommitmentsBytes = 2 * CommitmentBytes;
@@ -54,7 +53,7 @@ public static class LeafEnvelope
         scratch.Clear();
         scratch.Write(salt);
         CanonicalJson.Write(row.Data, scratch);
-        SHA256.HashData(scratch.Written, commitments);
+        Sha256.Hash(scratch.Written, commitments);
 
         scratch.Clear();
         scratch.Write(salt);
@@ -75,7 +74,7 @@ public static class LeafEnvelope
         }
 
         LongField(row.HasBinary, row.Binary, scratch);
-        SHA256.HashData(scratch.Written, commitments[CommitmentBytes..]);
+        Sha256.Hash(scratch.Written, commitments[CommitmentBytes..]);
     }
 
     private static void Field(bool present, ReadOnlySpan<byte> text, ByteBuffer output)
@@ -92,7 +91,7 @@ public static class LeafEnvelope
         else
         {
             output.WriteUInt16(Hashed);
-            SHA256.HashData(text, output.Room(SHA256.HashSizeInBytes));
+            Sha256.Hash(text, output.Room(Sha256.Bytes));
         }
     }
 

@@ -31,7 +31,7 @@ public static class MerkleTree
     {
         data[0] = LeafPrefix;
         Span<byte> hash = stackalloc byte[MerkleHash.Bytes];
-        SHA256.HashData(data, hash);
+        Sha256.Hash(data, hash);
         return new MerkleHash(hash);
     }
 
@@ -43,7 +43,7 @@ public static class MerkleTree
         left.CopyTo(input[1..]);
         right.CopyTo(input[(1 + MerkleHash.Bytes)..]);
         Span<byte> hash = stackalloc byte[MerkleHash.Bytes];
-        SHA256.HashData(input, hash);
+        Sha256.Hash(input, hash);
         return new MerkleHash(hash);
     }
 

@@ -1,6 +1,6 @@
 using System.Buffers.Binary;
-using System.Security.Cryptography;
 using System.Text;
+using Ledger.EventStore;
 
 namespace Ledger.Segments;
 
@@ -24,8 +24,8 @@ public static class Rollout
         var saltLength = Encoding.UTF8.GetBytes(salt, input);
         input[saltLength] = 0;
         Encoding.UTF8.GetBytes(userId, input[(saltLength + 1)..]);
-        Span<byte> digest = stackalloc byte[SHA256.HashSizeInBytes];
-        SHA256.HashData(input, digest);
+        Span<byte> digest = stackalloc byte[Sha256.Bytes];
+        Sha256.Hash(input, digest);
         return (int)(BinaryPrimitives.ReadUInt32BigEndian(digest) % Buckets);
     }
 

@@ -1,8 +1,8 @@
 using System.Buffers.Binary;
 using System.Buffers.Text;
 using System.Collections.ObjectModel;
-using System.Security.Cryptography;
 using System.Text;
+using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Services;
 
@@ -96,8 +96,8 @@ public sealed record ReportedCall(
             Write(buffer, ref written, value);
         }
 
-        Span<byte> digest = stackalloc byte[SHA256.HashSizeInBytes];
-        SHA256.HashData(buffer[..written], digest);
+        Span<byte> digest = stackalloc byte[Sha256.Bytes];
+        Sha256.Hash(buffer[..written], digest);
         return Base64Url.EncodeToString(digest[..FingerprintBytes]);
     }
 
