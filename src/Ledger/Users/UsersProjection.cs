@@ -11,6 +11,12 @@ namespace Ledger.Users;
 /// </summary>
 public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnumerable<Type> otherEvents, Func<object, string> userOf) : IProjection
 {
+    /// <summary>New users from which on a COPY is worth its round trips, and that of the look-up before it.</summary>
+    internal const int MinCopiedUsers = 200;
+
+    /// <summary>Of so many new users it is looked up whether calls have named them before. Where one was, others will have been.</summary>
+    private const int Probes = 16;
+
     private readonly HashSet<Type> _otherEvents = [.. otherEvents];
 
     /// <summary>The view's name.</summary>
@@ -55,6 +61,7 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnum
         var described = named.Where(u => changed.ContainsKey(u.Key))
             .Select(u => KeyValuePair.Create(u.Key, changed[u.Key] with { RegisteredAt = u.Value.RegisteredAt })).ToArray();
         var redescribed = changed.Where(u => !named.ContainsKey(u.Key)).ToArray();
+        plain = await TryCopy(plain, connection, cancellation) ? [] : plain;
         await using var batch = new NpgsqlBatch(connection);
         Insert(plain, "nothing");
         Insert(described, "update set attributes = excluded.attributes, version = excluded.version");
@@ -88,6 +95,64 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnum
                     [.. Rows(users), Sql.Instants(users.Select(u => u.Value.RegisteredAt!.Value))]));
             }
         }
+    }
+
+    /// <summary>
+    /// Copies many users who are all new, as in an import: half of what an insert costs that looks for each whether it is there.
+    /// Where one is there after all, nothing was done.
+    /// </summary>
+    private static async Task<bool> TryCopy(KeyValuePair<StreamKey, User>[] users, NpgsqlConnection connection, CancellationToken cancellation)
+    {
+        if (users.Length < MinCopiedUsers || await IsAnyKnown([.. users.Where((_, i) => i % (users.Length / Probes) == 0)], connection, cancellation))
+        {
+            return false;
+        }
+
+        using var rows = new CopyRows();
+        foreach (var (key, user) in users.OrderBy(u => u.Key.TenantId, StringComparer.Ordinal).ThenBy(u => u.Key.StreamId, StringComparer.Ordinal))
+        {
+            rows.BeginRow(columns: 5);
+            rows.Text(key.TenantId);
+            rows.Text(key.StreamId);
+            rows.Jsonb("{}"u8);
+            rows.Bigint(user.Version);
+            rows.Instant(user.RegisteredAt!.Value);
+        }
+
+        await Execute("savepoint copying");
+        try
+        {
+            await rows.CopyTo(
+                connection, "copy users (tenant_id, user_id, attributes, version, registered_at) from stdin (format binary)", cancellation);
+        }
+        catch (PostgresException exception) when (exception.SqlState == PostgresErrorCodes.UniqueViolation)
+        {
+            await Execute("rollback to copying");
+            return false;
+        }
+
+        await Execute("release copying");
+        return true;
+
+        async Task Execute(string sql)
+        {
+            await using var command = new NpgsqlCommand(sql, connection);
+            await command.ExecuteNonQueryAsync(cancellation);
+        }
+    }
+
+    private static async Task<bool> IsAnyKnown(KeyValuePair<StreamKey, User>[] users, NpgsqlConnection connection, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(
+            """
+            select exists (
+              select from unnest($1, $2) k (tenant_id, user_id)
+              cross join lateral (select from users u where u.tenant_id = k.tenant_id and u.user_id = k.user_id limit 1) u)
+            """, connection)
+        {
+            Parameters = { Sql.Texts(users.Select(u => u.Key.TenantId)), Sql.Texts(users.Select(u => u.Key.StreamId)) },
+        };
+        return (bool)(await command.ExecuteScalarAsync(cancellation))!;
     }
 
     private static NpgsqlParameter[] Rows(KeyValuePair<StreamKey, User>[] users) =>

@@ -94,6 +94,28 @@ public sealed class A_user_known_by_a_call(TestNode node, PostgresFixture postgr
         }
     }
 
+    [Theory]
+    [InlineData(new int[0])]
+    [InlineData(new[] { 0 })] // the first that is looked up before many are copied
+    [InlineData(new[] { 150 })] // one that is not
+    [InlineData(new[] { 3, 4, UsersProjection.MinCopiedUsers + 99 })]
+    public async Task Keeps_its_row_when_many_new_ones_join(int[] callers)
+    {
+        var calls = callers.Select((user, i) => Given.Recorded("usage-m-2026-11-20", CallOf($"u{user:D4}"), i + 1, TestClock.Start.AddSeconds(i), i + 1)).ToArray();
+        var joins = Enumerable.Range(0, UsersProjection.MinCopiedUsers + 100).Select(i => Given.Recorded(
+            $"user-u{i:D4}", new UserJoinedSegment("S", 1, null, null, "import"), calls.Length + i + 1, TestClock.Start.AddHours(1), 1)).ToArray();
+
+        var rows = (await Rows([.. calls.Length > 0 ? [calls] : Array.Empty<RecordedEvent[]>(), joins])).Split('\n');
+
+        Assert.Equal(joins.Length, rows.Length);
+        for (var i = 0; i < rows.Length; i++)
+        {
+            var call = Array.IndexOf(callers, i);
+            var (at, version) = call >= 0 ? (TestClock.Start.AddSeconds(call), 0) : (TestClock.Start.AddHours(1), 1);
+            Assert.Equal($"(*DEFAULT*,u{i:D4},\"{at:yyyy-MM-dd HH:mm:ss}+00\",{{}},{version})", rows[i]);
+        }
+    }
+
     private static string UserOf(RecordedEvent recorded) => recorded.Data is CallRecorded call ? call.UserId : User.IdOf(recorded.StreamId);
 
     private static CallRecorded CallOf(string user) => new(
@@ -113,7 +135,9 @@ public sealed class A_user_known_by_a_call(TestNode node, PostgresFixture postgr
         await using var connection = await database.OpenConnectionAsync(Cancellation);
         foreach (var batch in batches)
         {
+            await using var transaction = await connection.BeginTransactionAsync(Cancellation);
             await projection.Project(batch, connection, Cancellation);
+            await transaction.CommitAsync(Cancellation);
         }
 
         await using var command = new Npgsql.NpgsqlCommand("select string_agg(u::text, E'\\n' order by user_id) from users u", connection);
