@@ -43,6 +43,20 @@ public sealed partial class EventTypes
     /// <summary>The kind with a stored name, or null when this program does not know it.</summary>
     public EventType? Named(string name) => _byName.GetValueOrDefault(name);
 
+    /// <summary>The fact that an event's JSON tells: null when its kind is not known, or why it can't be read.</summary>
+    internal (object? Data, UnreadableEventException? Unreadable) Read(string name, ReadOnlySpan<byte> json, long position)
+    {
+        var type = Named(name);
+        try
+        {
+            return (type is null ? null : JsonSerializer.Deserialize(json, type.Json), null);
+        }
+        catch (Exception exception) when (exception is JsonException or NotSupportedException or ArgumentException or FormatException)
+        {
+            return (null, new UnreadableEventException(position, type!.ClrType, exception));
+        }
+    }
+
     /// <summary>Marten's default alias of a type: its simple name in snake case.</summary>
     public static string MartenAlias(Type type) =>
         WordBoundary().Replace(type.Name, " ").ToLowerInvariant().Replace(' ', '_');

@@ -67,6 +67,9 @@ public sealed partial class Daemon : IAsyncDisposable
     /// <summary>Raised by every heartbeat that reached the database.</summary>
     internal event Action<LogStatus>? LogSeen;
 
+    /// <summary>The full pages it has read, for the sealer.</summary>
+    internal PagesToSeal ToSeal { get; } = new();
+
     /// <summary>The epoch this node leads with; 0 when it does not.</summary>
     internal long Epoch => Volatile.Read(ref _epoch);
 
@@ -300,52 +303,60 @@ public sealed partial class Daemon : IAsyncDisposable
     /// <summary>Brings every running view to the head: those at one position together, the ones behind up to the next ones.</summary>
     private async Task CatchUp(long epoch)
     {
-        while (!_stopping.IsCancellationRequested && Epoch == epoch)
+        try
         {
-            var statuses = await _views.Refresh(_stopping.Token);
-            await _rebuild.Attend(statuses, epoch, _stopping.Token);
-            var groups = statuses
-                .Where(s => s.State == "running").GroupBy(s => s.Position).OrderBy(g => g.Key)
-                .Select(g => (Position: g.Key, Members: _projections.Where(p => g.Any(s => s.Name == p.Name)).ToArray()))
-                .Where(g => g.Members.Length > 0).ToArray();
-            var idle = true;
-            for (var i = 0; i < groups.Length; i++)
+            while (!_stopping.IsCancellationRequested && Epoch == epoch && await ProjectGroups(epoch))
             {
-                var upTo = i + 1 < groups.Length ? groups[i + 1].Position : long.MaxValue;
-                idle &= await ProjectGroup(groups[i].Members, groups[i].Position, upTo, epoch, groups.Length == 1);
-            }
-
-            if (idle)
-            {
-                return;
             }
         }
+        finally
+        {
+            ToSeal.Flowing = false;
+        }
+    }
+
+    /// <summary>Projects each group of views once; returns whether there was anything to do.</summary>
+    private async Task<bool> ProjectGroups(long epoch)
+    {
+        var statuses = await _views.Refresh(_stopping.Token);
+        await _rebuild.Attend(statuses, epoch, _stopping.Token);
+        var groups = statuses
+            .Where(s => s.State == "running").GroupBy(s => s.Position).OrderBy(g => g.Key)
+            .Select(g => (Position: g.Key, g.First().LagEvents, Members: _projections.Where(p => g.Any(s => s.Name == p.Name)).ToArray()))
+            .Where(g => g.Members.Length > 0).ToArray();
+        var idle = true;
+        for (var i = 0; i < groups.Length; i++)
+        {
+            var upTo = i + 1 < groups.Length ? groups[i + 1].Position : long.MaxValue;
+            var isFar = groups.Length == 1 && groups[i].LagEvents >= _options.MaxProjectionBatch;
+            idle &= await ProjectGroup(groups[i].Members, groups[i].Position, upTo, epoch, groups.Length == 1, isFar);
+        }
+
+        return !idle;
     }
 
     /// <summary>
     /// Folds what lies after <paramref name="position"/> for one group of views; alone, it goes on until the head or until
     /// something was asked for. Returns whether there was nothing to do.
     /// </summary>
-    private async Task<bool> ProjectGroup(IProjection[] members, long position, long upTo, long epoch, bool alone)
+    private async Task<bool> ProjectGroup(IProjection[] members, long position, long upTo, long epoch, bool alone, bool isFar)
     {
         var idle = true;
         await using var reading = await _database.OpenConnectionAsync(_stopping.Token);
-        var page = await _reader.ReadPage(reading, position, upTo, _options.MaxProjectionBatch, _stopping.Token);
+        var events = isFar ? await ReadFullPage(position)
+            : await _reader.ReadPage(reading, position, upTo, _options.MaxProjectionBatch, _stopping.Token);
         var asked = _statuses;
-        while (page.Count > 0)
+        while (events.Count > 0)
         {
             idle = false;
-            var events = page;
             foreach (var stranger in events.Where(e => e.DataType is null && _strangers.Add(e.Type)))
             {
                 LogUnknown(stranger.Type, stranger.Position);
             }
 
-            var full = events.Count == _options.MaxProjectionBatch;
-            // Reading the next page and writing this one overlap.
-            var next = full && alone
-                ? _reader.ReadPage(reading, events[^1].Position, upTo, _options.MaxProjectionBatch, _stopping.Token)
-                : Task.FromResult<IReadOnlyList<RecordedEvent>>([]);
+            // Where there is more, reading the next page and writing this one overlap.
+            var isMore = alone && events.Count == _options.MaxProjectionBatch;
+            var next = isMore ? ReadFullPage(events[^1].Position) : null;
             var whole = false;
             try
             {
@@ -353,17 +364,27 @@ public sealed partial class Daemon : IAsyncDisposable
             }
             finally
             {
-                page = await next;
+                await ((Task?)next ?? Task.CompletedTask).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }
 
             position = events[^1].Position;
-            if (!whole || !full || !alone || _stopping.IsCancellationRequested || Epoch != epoch || !ReferenceEquals(asked, _statuses))
+            if (next is null || !whole || _stopping.IsCancellationRequested || Epoch != epoch || !ReferenceEquals(asked, _statuses))
             {
                 break;
             }
+
+            events = await next;
         }
 
         return idle;
+
+        async Task<IReadOnlyList<RecordedEvent>> ReadFullPage(long after)
+        {
+            ToSeal.Flowing = true;
+            var page = await _reader.ReadFullPage(reading, after, upTo, _options.MaxProjectionBatch, _stopping.Token);
+            ToSeal.Offer(page);
+            return page.Events;
+        }
     }
 
     /// <summary>Projects a batch; when a view fails, the others go on and that one is brought to just before the event it can't fold.</summary>

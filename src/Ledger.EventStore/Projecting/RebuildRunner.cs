@@ -86,11 +86,11 @@ internal sealed partial class RebuildRunner(
         await using var connection = await database.OpenConnectionAsync(_stopping.Token);
         await using var reading = await database.OpenConnectionAsync(_stopping.Token);
         var position = await RebuildPosition(connection, view);
-        var page = await reader.ReadPage(reading, position, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
-        while (page.Count == options.MaxProjectionBatch && currentEpoch() == epoch)
+        var page = await Read(position);
+        while (page.Events.Count == options.MaxProjectionBatch && currentEpoch() == epoch)
         {
-            var events = page;
-            var next = reader.ReadPage(reading, events[^1].Position, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
+            var events = page.Events;
+            var next = Read(events[^1].Position);
             try
             {
                 await FoldPage(connection, view, events, position, epoch);
@@ -106,6 +106,8 @@ internal sealed partial class RebuildRunner(
         {
             await Execute(connection, $"analyze \"{ShadowSchema(view)}\".\"{table}\""); // plans are right from the swap on
         }
+
+        Task<EventPage> Read(long after) => reader.ReadFullPage(reading, after, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
     }
 
     /// <summary>Folds a page; of two nodes that both fold it, one commits.</summary>

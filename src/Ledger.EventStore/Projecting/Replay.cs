@@ -93,12 +93,11 @@ public sealed partial class Replay : IAsyncDisposable
     {
         var from = views.Select(v => _positions[v.Name]).Distinct().Single();
         await using var reading = await _database.OpenConnectionAsync(cancellation);
-        var page = await _reader.ReadPage(reading, from, position, _options.MaxProjectionBatch, cancellation);
-        while (page.Count > 0)
+        var page = await Read(from);
+        while (page.Events is { Count: > 0 } events)
         {
-            var events = page;
             // Reading the next page and folding this one overlap.
-            var next = _reader.ReadPage(reading, events[^1].Position, position, _options.MaxProjectionBatch, cancellation);
+            var next = Read(events[^1].Position);
             try
             {
                 await Fold(views, events, cancellation);
@@ -116,6 +115,8 @@ public sealed partial class Replay : IAsyncDisposable
         {
             _positions[view.Name] = Math.Max(from, position);
         }
+
+        Task<EventPage> Read(long after) => _reader.ReadFullPage(reading, after, position, _options.MaxProjectionBatch, cancellation);
     }
 
     /// <summary>A transaction in which the folded tables are read as <see cref="ViewRows"/> wants it; nothing can be folded meanwhile.</summary>

@@ -16,7 +16,7 @@ namespace Ledger.EventStore;
 public sealed partial class Sealer : IAsyncDisposable
 {
     /// <summary>Events sealed in one transaction.</summary>
-    public const int PageEvents = 4_096;
+    public const int PageEvents = 8_192;
 
     /// <summary>The least time between two checkpoints, and between two pages that are not full.</summary>
     public static readonly TimeSpan PublishInterval = TimeSpan.FromSeconds(1);
@@ -28,6 +28,7 @@ public sealed partial class Sealer : IAsyncDisposable
     private readonly TiledTree _tiles;
     private readonly LogKeyring _keyring;
     private readonly Func<long> _leading;
+    private readonly PagesToSeal _pages;
     private readonly EventStoreOptions _options;
     private readonly ILogger<Sealer> _logger;
     private readonly CancellationTokenSource _stopping = new();
@@ -52,16 +53,16 @@ public sealed partial class Sealer : IAsyncDisposable
     /// <summary>A sealer that does nothing until <see cref="Start"/>, woken by the daemon.</summary>
     public Sealer(
         NpgsqlDataSource database, TransparencyLog log, LogKeyring keyring, Daemon daemon, EventStoreOptions options, ILogger<Sealer> logger)
-        : this(database, log, keyring, () => daemon.Epoch, options, logger)
+        : this(database, log, keyring, () => daemon.Epoch, options, logger, daemon.ToSeal)
     {
         daemon.Appended += Wake;
         daemon.LogSeen += Learn;
     }
 
     internal Sealer(
-        NpgsqlDataSource database, TransparencyLog log, LogKeyring keyring, Func<long> leading, EventStoreOptions options, ILogger<Sealer> logger)
+        NpgsqlDataSource database, TransparencyLog log, LogKeyring keyring, Func<long> leading, EventStoreOptions options, ILogger<Sealer> logger, PagesToSeal? pages = null)
     {
-        (_database, _log, _keyring, _leading, _options, _logger) = (database, log, keyring, leading, options, logger);
+        (_database, _log, _keyring, _leading, _options, _logger, _pages) = (database, log, keyring, leading, options, logger, pages ?? new PagesToSeal());
         _tiles = new TiledTree(log);
         Telemetry.Meter.CreateObservableGauge(
             "ledger.checkpoint.age", () => _status.UncoveredSeconds, "s", "Age of the oldest event that no checkpoint covers");
@@ -171,7 +172,8 @@ public sealed partial class Sealer : IAsyncDisposable
 
     /// <summary>
     /// Seals page after page up to the head, and publishes on the way. Under a load of small commits it works once an interval,
-    /// so that what a checkpoint costs does not grow with their number; after a pause it works at once.
+    /// so that what a checkpoint costs does not grow with their number; after a pause it works at once. While the daemon reads full
+    /// pages it follows behind and seals those.
     /// </summary>
     private async Task CatchUp(long epoch)
     {
@@ -184,29 +186,37 @@ public sealed partial class Sealer : IAsyncDisposable
         await WaitUntilDue();
         while (!_stopping.IsCancellationRequested && _leading() == epoch)
         {
-            var events = await SealPage(epoch, _stopping.Token);
-            if (IsDue() && (_published != _tree!.Size || !_checked))
+            var (changed, isFlowing) = (_pages.Changed, _pages.Flowing);
+            _tree ??= await Load(_stopping.Token);
+            var page = _pages.Find(_tree.Size);
+            var waits = page is null && isFlowing && !IsDue(2 * Interval);
+            var events = waits ? 0 : await SealPage(epoch, page, _stopping.Token);
+            if (IsDue(Interval) && (_published != _tree.Size || !_checked))
             {
                 await Publish(epoch, _stopping.Token);
             }
 
-            if (events == PageEvents)
+            if (waits)
             {
-                continue;
+                await Task.WhenAny(changed, Task.Delay(Interval, _stopping.Token));
             }
-
-            if (_published == _tree!.Size && _checked)
+            else if (events < PageEvents && page is null)
             {
-                return;
-            }
+                if (_published == _tree.Size && _checked)
+                {
+                    return;
+                }
 
-            await WaitUntilDue();
+                await WaitUntilDue();
+            }
         }
     }
 
     /// <summary>Seals the next events, at most a page; returns how many.</summary>
     /// <exception cref="LogFencedException">Another node seals.</exception>
-    internal async Task<int> SealPage(long epoch, CancellationToken cancellation)
+    internal Task<int> SealPage(long epoch, CancellationToken cancellation) => SealPage(epoch, null, cancellation);
+
+    private async Task<int> SealPage(long epoch, EventPage? page, CancellationToken cancellation)
     {
         var tree = _tree ?? await Load(cancellation);
         _tree = null; // until this has gone well
@@ -215,13 +225,23 @@ public sealed partial class Sealer : IAsyncDisposable
         var made = new Dictionary<string, byte[]>();
         RandomNumberGenerator.Fill(_salts);
         Probe("read", false);
-        await using (var connection = await _database.OpenConnectionAsync(cancellation))
+        await using (var connection = page is null ? await _database.OpenConnectionAsync(cancellation) : null)
         {
-            await using var rows = await StoredRow.Read(connection, from, PageEvents, cancellation);
+            await using var rows = page?.Rows() ?? await StoredRow.Read(connection!, from, PageEvents, cancellation);
             var commitments = new byte[LeafEnvelope.CommitmentsBytes];
             byte[] tenant = [], pseudonym = [];
             while (await rows.Next(cancellation))
             {
+                if (rows.PositionNumber <= from)
+                {
+                    continue; // of a page, the part that is sealed
+                }
+
+                if (tree.Size - from == PageEvents)
+                {
+                    break; // of a page, the part that is too much
+                }
+
                 if (rows.PositionNumber != tree.Size + 1)
                 {
                     throw new RefusedToSignException($"The event at position {tree.Size + 1} is missing.");
@@ -624,6 +644,7 @@ public sealed partial class Sealer : IAsyncDisposable
     {
         (_tree, _checked, _published, _epoch) = (null, false, -1, 0);
         _pseudonyms.Clear();
+        _pages.Clear();
     }
 
     private async Task Refuse(RefusedToSignException refused)
@@ -656,7 +677,7 @@ public sealed partial class Sealer : IAsyncDisposable
         await command.ExecuteNonQueryAsync(cancellation);
     }
 
-    private bool IsDue() => _lastPublished is not { } last || Stopwatch.GetElapsedTime(last) >= Interval;
+    private bool IsDue(TimeSpan after) => _lastPublished is not { } last || Stopwatch.GetElapsedTime(last) >= after;
 
     private async Task WaitUntilDue()
     {

@@ -27,6 +27,9 @@ internal sealed class StoredRow : IAsyncDisposable
 
     public StoredRow(Stream stream) => _stream = stream;
 
+    /// <summary>Rows that are all in memory; what is read of them stays good.</summary>
+    public StoredRow(byte[] rows) => (_stream, _buffer, _end) = (Stream.Null, rows, rows.Length);
+
     public ReadOnlySpan<byte> Position => Field(0);
 
     public long PositionNumber => BinaryPrimitives.ReadInt64BigEndian(Position);
@@ -55,6 +58,9 @@ internal sealed class StoredRow : IAsyncDisposable
     public ReadOnlySpan<byte> Actor => Field(7);
 
     public ReadOnlySpan<byte> Data => Json(8);
+
+    /// <summary>The same, of rows that are all in memory.</summary>
+    public ReadOnlyMemory<byte> DataMemory => Data.Length == 0 ? default : _buffer.AsMemory(_fields[8].Start + 1, _fields[8].Length - 1);
 
     public bool HasDotnetType => Has(9);
 
@@ -99,6 +105,17 @@ internal sealed class StoredRow : IAsyncDisposable
         while ((missing = Parse()) > 0)
         {
             await Fill(missing, cancellation);
+        }
+
+        return !_ended;
+    }
+
+    /// <summary>The same, of rows that are all in memory.</summary>
+    public bool TryNext()
+    {
+        if (!_ended && Parse() > 0)
+        {
+            throw new EndOfStreamException("A row ends too early.");
         }
 
         return !_ended;

@@ -1,6 +1,7 @@
 using System.Text;
 using Ledger.EventStore.Tests.Support;
 using Ledger.Testing;
+using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 using static Ledger.EventStore.Tests.Support.TestStore;
 
@@ -78,6 +79,56 @@ public sealed class A_sealed_log(PostgresFixture postgres)
         {
             Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(identity.KeyPath));
         }
+    }
+
+    [Fact]
+    public async Task is_made_of_what_the_daemon_has_read_where_it_has_read_full_pages()
+    {
+        await using var log = await SealedStore.Make(postgres);
+        var store = log.Store;
+        var pages = new PagesToSeal();
+        var keyring = new LogKeyring(store.Database, new TransparencyOptions { Folder = store.LogFolder });
+        await using var sealer = new Sealer(
+            store.Database, new TransparencyLog(store.Database), keyring, () => 7, TestNode.Quick, NullLogger<Sealer>.Instance, pages) { Interval = TimeSpan.FromMilliseconds(20) };
+        var appender = store.StartAppender();
+        await appender.Append(Request("more", new Deposited("a", 1)), Ct);
+        sealer.Start();
+        await Runs.Until(async () => await store.Value<long>("select size from log_checkpoint") == SealedStore.Events + 1, "it is at work");
+        await appender.Append(Request("more", [.. Enumerable.Repeat(new Deposited("a", 1), 99)]), Ct);
+        await using var connection = await store.Database.OpenConnectionAsync(Ct);
+        pages.Offer(await store.Reader.ReadFullPage(connection, 0, 50, 50, Ct)); // long sealed
+        pages.Offer(await store.Reader.ReadFullPage(connection, SealedStore.Events - 10, long.MaxValue, 60, Ct)); // begins before what is sealed
+        pages.Offer(await store.Reader.ReadFullPage(connection, SealedStore.Events + 70, long.MaxValue, 30, Ct)); // not the next
+        await store.Execute("update mt_events set data = '{\"account\":\"a\",\"amount\":2}' where seq_id in (740, 760)");
+
+        sealer.Wake();
+        await Runs.Until(async () => await store.Value<long>("select size from log_checkpoint") == SealedStore.Events + 100, "all is signed");
+
+        // What was read before somebody changed it is what was sealed; what was read afterwards is not.
+        Assert.Equal(740, (await log.Verify()).Finding?.Position);
+        await store.Execute("update mt_events set data = '{\"account\":\"a\",\"amount\":1}' where seq_id = 740");
+        Assert.Null((await log.Verify()).Finding);
+        Assert.Null(pages.Find(0));
+    }
+
+    [Fact]
+    public async Task follows_a_daemon_that_reads_full_pages()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var node = await TestNode.Start(store, TestNode.Quick with { MaxProjectionBatch = 16 });
+        var appender = store.StartAppender();
+        for (var i = 0; i < 40; i++)
+        {
+            await appender.Append(Request($"s{i % 3}", [.. Enumerable.Range(0, 10 + (i * 7 % 90)).Select(n => new Deposited($"a{n}", n))]), Ct);
+        }
+
+        await node.CatchUp();
+        var head = await store.Reader.ReadHead(Ct);
+        await Runs.Until(async () => await store.Value<long>("select coalesce(max(size), 0)::bigint from log_checkpoint") == head, "all is signed");
+
+        await SoundLog.Assert_(store);
+        await node.AssertViewsEqualTheLog();
+        Assert.False(node.Daemon.ToSeal.Flowing);
     }
 
     [Fact]
