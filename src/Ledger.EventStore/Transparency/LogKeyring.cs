@@ -94,8 +94,13 @@ public sealed class LogKeyring(NpgsqlDataSource database, TransparencyOptions op
 
     private static string NextPath(LogIdentity identity) => $"{identity.KeyPath}.next";
 
+    /// <summary>
+    /// Of nodes that share the folder and start together, one makes the key at a time: else one might register the key that
+    /// another, too late to register it itself, is about to remove.
+    /// </summary>
     private async Task MakeFirstKey(LogIdentity identity, CancellationToken cancellation)
     {
+        using var alone = await Lock(identity, cancellation);
         var made = !File.Exists(identity.KeyPath);
         var key = made ? SigningKeyFile.Create(identity.KeyPath, identity.Origin) : SigningKeyFile.Load(identity.KeyPath);
         if (key.Key.Name != identity.Origin)
@@ -106,6 +111,19 @@ public sealed class LogKeyring(NpgsqlDataSource database, TransparencyOptions op
         if (!await Register(key.Key, null, cancellation) && made)
         {
             File.Delete(identity.KeyPath); // another node was first, with a key of its own
+        }
+    }
+
+    private static async Task<IDisposable> Lock(LogIdentity identity, CancellationToken cancellation)
+    {
+        try
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(identity.KeyPath)!);
+            return await DurableFile.Lock($"{identity.KeyPath}.lock", cancellation);
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            throw new SigningKeyException($"The signing key '{identity.KeyPath}' can't be written: {exception.Message}", exception);
         }
     }
 

@@ -56,6 +56,23 @@ public sealed class A_sealed_log(PostgresFixture postgres)
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     [Fact]
+    public async Task by_nodes_that_start_together_is_with_one_key_which_stays()
+    {
+        await using var store = await TestStore.Create(postgres);
+        for (var round = 0; round < Runs.Size(5, 100); round++)
+        {
+            await store.Execute("truncate log_state, log_keys");
+            var options = new TransparencyOptions { Folder = Path.Combine(store.LogFolder, $"{round}") };
+
+            var opened = await Task.WhenAll(Enumerable.Range(0, 8).Select(_ => Task.Run(() => new LogKeyring(store.Database, options).Open(Ct))));
+
+            var identity = Assert.Single(opened.Distinct());
+            var signer = await new LogKeyring(store.Database, options).Load(identity, Ct);
+            Assert.Equal([signer.Key.ToString()], await new TransparencyLog(store.Database).ReadKeys(Ct));
+        }
+    }
+
+    [Fact]
     public async Task has_every_event_as_a_leaf_and_a_signed_checkpoint()
     {
         await using var store = await TestStore.Create(postgres);
