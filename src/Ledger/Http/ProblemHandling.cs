@@ -110,7 +110,15 @@ internal sealed partial class ProblemExceptionHandler(
 {
     public async ValueTask<bool> TryHandleAsync(HttpContext httpContext, Exception exception, CancellationToken cancellationToken)
     {
-        await Answer(httpContext, exception).ExecuteAsync(httpContext);
+        try
+        {
+            await Answer(httpContext, exception).ExecuteAsync(httpContext);
+        }
+        catch (OperationCanceledException) when (httpContext.RequestAborted.IsCancellationRequested)
+        {
+            // Who asked has not waited for the answer.
+        }
+
         return true;
     }
 
