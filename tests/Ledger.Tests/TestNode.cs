@@ -66,7 +66,7 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
             Database = await postgres.CreateDatabase();
         }
 
-        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", GrpcUrls = GrpcUrls, SweepInterval = TimeSpan.FromHours(1), PoolSize = 20, Home = postgres.Home };
+        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", GrpcUrls = GrpcUrls, SweepInterval = TimeSpan.FromHours(1), PoolSize = 24, Home = postgres.Home };
         _app = LedgerHost.Build(settings, Database, WallClock ?? Clock, builder =>
         {
             builder.Logging.ClearProviders().AddProvider(new ErrorLog(_errors));
@@ -86,9 +86,9 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
     public Task Stop() => _app!.StopAsync(Cancellation);
 
     /// <summary>Another node over the same database, with the same clock.</summary>
-    public async Task<TestNode> StartBeside()
+    public async Task<TestNode> StartBeside(TimeProvider? wallClock = null)
     {
-        var node = new TestNode(postgres) { Clock = Clock, WallClock = WallClock, Configure = Configure, Database = Database };
+        var node = new TestNode(postgres) { Clock = Clock, WallClock = wallClock ?? WallClock, Configure = Configure, Database = Database };
         await node.InitializeAsync();
         return node;
     }

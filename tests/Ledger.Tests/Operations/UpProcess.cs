@@ -14,6 +14,10 @@ internal sealed class UpProcess : IAsyncDisposable
 
     public HttpClient Client { get; private set; } = null!;
 
+    public int ProcessId => _process.Id;
+
+    public Uri Address => new(AddressAfter("Ledger listens on "));
+
     public Uri GrpcAddress => new(AddressAfter("gRPC is answered on "));
 
     /// <summary>The lines it has written.</summary>
@@ -45,7 +49,7 @@ internal sealed class UpProcess : IAsyncDisposable
         up._process.BeginOutputReadLine();
         up._process.BeginErrorReadLine();
         await up._up.Task.WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken);
-        up.Client = new HttpClient { BaseAddress = new Uri(up.AddressAfter("Ledger listens on ")) };
+        up.Client = new HttpClient { BaseAddress = up.Address };
         return up;
     }
 
@@ -58,12 +62,35 @@ internal sealed class UpProcess : IAsyncDisposable
         }
 
         _stopped = true;
-        using (var kill = Process.Start("kill", ["-TERM", $"{_process.Id}"]))
-        {
-            await kill.WaitForExitAsync();
-        }
-
+        await Signal("TERM");
+        await Signal("CONT"); // one that is frozen would not hear it
         await _process.WaitForExitAsync();
+    }
+
+    /// <summary>Nothing it has logged is an error.</summary>
+    public void AssertNoErrors()
+    {
+        var errors = Output.Where(line => line.Contains(" level=error ", StringComparison.Ordinal) || line.Contains(" level=critical ", StringComparison.Ordinal));
+        Assert.True(!errors.Any(), string.Join('\n', errors.Take(5).Select(e => e[..Math.Min(e.Length, 1_000)])));
+    }
+
+    /// <summary>Ends it as a power cut would.</summary>
+    public async Task Kill()
+    {
+        _stopped = true;
+        await Signal("KILL");
+        await _process.WaitForExitAsync();
+    }
+
+    /// <summary>Stops it from running, as a paused machine or a long swap does, until <see cref="Thaw"/>.</summary>
+    public Task Freeze() => Signal("STOP");
+
+    public Task Thaw() => Signal("CONT");
+
+    private async Task Signal(string name)
+    {
+        using var kill = Process.Start("kill", [$"-{name}", $"{_process.Id}"]);
+        await kill.WaitForExitAsync();
     }
 
     public async ValueTask DisposeAsync()
