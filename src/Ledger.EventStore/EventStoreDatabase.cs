@@ -21,9 +21,15 @@ public static class EventStoreDatabase
     /// reason rows are looked up by a list of keys through a lateral subquery with a limit: a join might begin at the table. Nor
     /// is a statement planned anew for its parameters at each use, which takes longer than running it.
     /// </summary>
-    private const string IndexPlansOnly =
-        "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off "
-        + "-c enable_mergejoin=off -c enable_material=off -c max_parallel_workers_per_gather=0 -c jit=off";
+    private static readonly (string Name, string Value)[] s_indexPlansOnly =
+    [
+        ("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"), ("enable_material", "off"), ("max_parallel_workers_per_gather", "0"), ("jit", "off"),
+    ];
+
+    /// <summary>What every session is set to, beside its search path.</summary>
+    internal static IReadOnlyList<(string Name, string Value)> SessionSettings { get; } =
+        [.. s_indexPlansOnly, ("idle_in_transaction_session_timeout", $"{(int)MaxIdleInTransaction.TotalMilliseconds}")];
 
     /// <summary>
     /// A pool on the given connection string whose connections look into the store's schema, keep their statements prepared,
@@ -39,7 +45,7 @@ public static class EventStoreDatabase
             ConnectionStringBuilder =
             {
                 SearchPath = options.Schema,
-                Options = $"{given} {IndexPlansOnly} -c idle_in_transaction_session_timeout={(int)MaxIdleInTransaction.TotalMilliseconds}".TrimStart(),
+                Options = $"{given} {string.Join(' ', SessionSettings.Select(s => $"-c {s.Name}={s.Value}"))}".TrimStart(),
                 ApplicationName = applicationName,
                 MaxAutoPrepare = MaxPreparedStatements,
                 AutoPrepareMinUsages = 2,

@@ -11,7 +11,7 @@ namespace Ledger.EventStore;
 /// </summary>
 public sealed partial class Daemon : IAsyncDisposable
 {
-    private readonly NpgsqlDataSource _database;
+    private readonly NpgsqlDataSource _background;
     private readonly EventReader _reader;
     private readonly IReadOnlyList<IProjection> _projections;
     private readonly Views _views;
@@ -31,10 +31,10 @@ public sealed partial class Daemon : IAsyncDisposable
 
     /// <summary>A daemon that does nothing until <see cref="Start"/>.</summary>
     public Daemon(
-        NpgsqlDataSource database, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations, Views views,
-        LedgerClock clock, EventStoreOptions options, ILogger<Daemon> logger)
+        NpgsqlDataSource database, BackgroundDatabase background, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations,
+        Views views, LedgerClock clock, EventStoreOptions options, ILogger<Daemon> logger)
     {
-        _database = database;
+        _background = background.Source;
         _reader = reader;
         _projections = projections;
         _views = views;
@@ -107,7 +107,7 @@ public sealed partial class Daemon : IAsyncDisposable
         {
             try
             {
-                await using var command = _database.CreateCommand(
+                await using var command = _background.CreateCommand(
                     "update daemon_lease set expires_at = '-infinity' where name = 'daemon' and epoch = $1");
                 command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = Epoch });
                 await command.ExecuteNonQueryAsync();
@@ -128,7 +128,7 @@ public sealed partial class Daemon : IAsyncDisposable
         {
             try
             {
-                await using var connection = await _database.OpenConnectionAsync(_stopping.Token);
+                await using var connection = await _background.OpenConnectionAsync(_stopping.Token);
                 var moved = false;
                 connection.Notification += (_, notification) =>
                 {
@@ -156,7 +156,7 @@ public sealed partial class Daemon : IAsyncDisposable
                     await connection.WaitAsync(_stopping.Token);
                     if (moved && !IsLeader && _views.HasWaiters)
                     {
-                        await _views.Refresh(_stopping.Token);
+                        await _views.Refresh(_background, _stopping.Token);
                     }
 
                     moved = false;
@@ -230,7 +230,7 @@ public sealed partial class Daemon : IAsyncDisposable
 
     private async Task<(long Epoch, IReadOnlyList<ViewStatus> Statuses, LogStatus Log)> Beat(CancellationToken cancellation)
     {
-        await using var command = _database.CreateCommand(
+        await using var command = _background.CreateCommand(
             $"""
              with lease as (
                insert into daemon_lease (name, holder, epoch, expires_at) values ('daemon', $1, 1, clock_timestamp() + $2)
@@ -318,7 +318,7 @@ public sealed partial class Daemon : IAsyncDisposable
     /// <summary>Projects each group of views once; returns whether there was anything to do.</summary>
     private async Task<bool> ProjectGroups(long epoch)
     {
-        var statuses = await _views.Refresh(_stopping.Token);
+        var statuses = await _views.Refresh(_background, _stopping.Token);
         await _rebuild.Attend(statuses, epoch, _stopping.Token);
         var groups = statuses
             .Where(s => s.State == "running").GroupBy(s => s.Position).OrderBy(g => g.Key)
@@ -342,7 +342,7 @@ public sealed partial class Daemon : IAsyncDisposable
     private async Task<bool> ProjectGroup(IProjection[] members, long position, long upTo, long epoch, bool alone, bool isFar)
     {
         var idle = true;
-        await using var reading = await _database.OpenConnectionAsync(_stopping.Token);
+        await using var reading = await _background.OpenConnectionAsync(_stopping.Token);
         var events = isFar ? await ReadFullPage(position)
             : await _reader.ReadPage(reading, position, upTo, _options.MaxProjectionBatch, _stopping.Token);
         var asked = _statuses;
@@ -392,7 +392,7 @@ public sealed partial class Daemon : IAsyncDisposable
     {
         try
         {
-            await ProjectionBatch.Run(_database, members, events, from, epoch, _options);
+            await ProjectionBatch.Run(_background, members, events, from, epoch, _options);
             _clock.Observe(events[^1].RecordedAt);
             _views.Moved(members.Select(m => (m.Name, events[^1].Position)));
             Projected?.Invoke(events.Count);
@@ -400,10 +400,10 @@ public sealed partial class Daemon : IAsyncDisposable
         }
         catch (ProjectionFailedException failure)
         {
-            _database.Clear(); // after an error in a batch, Npgsql may not know what it has prepared on the connection
+            _background.Clear(); // after an error in a batch, Npgsql may not know what it has prepared on the connection
             if (events.Count == 1)
             {
-                await ProjectionBatch.MarkFailed(_database, failure, events[0].Position, from, epoch);
+                await ProjectionBatch.MarkFailed(_background, failure, events[0].Position, from, epoch);
                 Telemetry.ProjectionFailures.Add(1, new KeyValuePair<string, object?>("view", failure.Projection.Name));
                 LogFailed(failure.InnerException!, failure.Projection.Name, events[0].Position);
             }

@@ -76,9 +76,12 @@ public sealed class Views
     }
 
     /// <summary>How far every view is, and what is wrong with it; one primary-key look-up a view.</summary>
-    public async Task<IReadOnlyList<ViewStatus>> Refresh(CancellationToken cancellation = default)
+    public Task<IReadOnlyList<ViewStatus>> Refresh(CancellationToken cancellation = default) => Refresh(_database, cancellation);
+
+    /// <summary>The same over other connections.</summary>
+    internal async Task<IReadOnlyList<ViewStatus>> Refresh(NpgsqlDataSource database, CancellationToken cancellation)
     {
-        await using var command = _database.CreateCommand(StatusSql);
+        await using var command = database.CreateCommand(StatusSql);
         await using var reader = await command.ExecuteReaderAsync(cancellation);
         var statuses = new List<ViewStatus>();
         while (await reader.ReadAsync(cancellation))

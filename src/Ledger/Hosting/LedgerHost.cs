@@ -78,9 +78,13 @@ public static class LedgerHost
         .AddSingleton(LedgerEvents.Types)
         .AddSingleton(new Migrations(typeof(LedgerHost).Assembly))
         .AddSingleton(new LedgerClock(wallClock))
-        .AddSingleton(s => EventStoreDatabase.Connect(connectionString, settings.Store, "ledger", settings.PoolSize, s.GetService<ILoggerFactory>()))
+        .AddSingleton(s => settings.DirectDatabase is null
+            ? EventStoreDatabase.Connect(connectionString, settings.Store, "ledger", settings.PoolSize - BackgroundDatabase.PoolSize, s.GetService<ILoggerFactory>())
+            : PooledDatabase.Connect(connectionString, "ledger", settings.PoolSize - BackgroundDatabase.PoolSize, s.GetService<ILoggerFactory>()))
+        .AddSingleton(s => new BackgroundDatabase(EventStoreDatabase.Connect(
+            settings.DirectDatabase ?? connectionString, settings.Store, "ledger-background", BackgroundDatabase.PoolSize, s.GetService<ILoggerFactory>())))
         .AddSingleton<IReadOnlyList<IProjection>>(s => [.. s.GetServices<IProjection>()])
-        .AddSingleton<SchemaMigrator>()
+        .AddInBackground<SchemaMigrator>()
         .AddSingleton<EventReader>()
         .AddSingleton<LogPages>()
         .AddSingleton<IReadOnlyList<ExportSection>>([TransparencyLog.Tables])
@@ -88,25 +92,35 @@ public static class LedgerHost
         .AddSingleton<LogImport>()
         .AddSingleton<LogTimes>()
         .AddSingleton<Views>()
-        .AddSingleton<Appender>()
+        .AddInBackground<Appender>()
         .AddSingleton<Daemon>()
         .AddSingleton<ViewDatabase>()
         .AddSingleton<CommandHandler>()
         .AddSingleton<Queries>()
         .AddHostedService<StoreLifetime>();
+
+    /// <summary>A service whose connections are those of <see cref="BackgroundDatabase"/>.</summary>
+    internal static IServiceCollection AddInBackground<T>(this IServiceCollection services) where T : class =>
+        services.AddSingleton(s => ActivatorUtilities.CreateInstance<T>(s, s.GetRequiredService<BackgroundDatabase>().Source));
 }
 
 /// <summary>Starts the event store before the first request is taken, and stops it after the last one is answered.</summary>
 internal sealed class StoreLifetime(
-    LedgerSettings settings, NpgsqlDataSource database, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon, Sealer sealer)
+    LedgerSettings settings, NpgsqlDataSource database, BackgroundDatabase background, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon, Sealer sealer)
     : IHostedLifecycleService
 {
     public async Task StartingAsync(CancellationToken cancellationToken)
     {
         await migrator.CheckServer(settings.AcceptLosingEvents, cancellationToken);
         await migrator.Migrate(cancellationToken);
+        if (settings.DirectDatabase is not null)
+        {
+            await PooledDatabase.Configure(background, settings.Store, cancellationToken);
+            await PooledDatabase.Check(database, settings.Store, cancellationToken);
+        }
+
         await views.Register(cancellationToken);
-        await Replay.Sweep(database, settings.Store, cancellationToken);
+        await Replay.Sweep(background.Source, settings.Store, cancellationToken);
         appender.Committed += _ => daemon.Wake();
         sealer.Start();
         daemon.Start();

@@ -11,11 +11,22 @@ public sealed record LedgerSettings
     /// <summary>Where a node listens for gRPC when nothing is said about addresses at all.</summary>
     public const string DefaultGrpcUrl = "http://127.0.0.1:8081";
 
-    /// <summary>Connections of a node to the database, beside the appender's and the listener's.</summary>
+    /// <summary>Connections of a node to the database, all together.</summary>
     public const int DefaultPoolSize = 40;
+
+    /// <summary>The fewest that a node works with: those of <see cref="BackgroundDatabase"/> and a few for requests.</summary>
+    public const int MinPoolSize = 12;
+
+    /// <summary>The most that can be set.</summary>
+    public const int MaxPoolSize = 1_000;
 
     /// <summary>LEDGER_DB: an Npgsql connection string; null: a private cluster.</summary>
     public string? Database { get; init; }
+
+    /// <summary>
+    /// LEDGER_DB_DIRECT: an Npgsql connection string past the pooler that <see cref="Database"/> leads to; null: there is no pooler.
+    /// </summary>
+    public string? DirectDatabase { get; init; }
 
     /// <summary>LEDGER_URLS: where to listen, separated by semicolons.</summary>
     public string Urls { get; init; } = DefaultUrl;
@@ -57,11 +68,12 @@ public sealed record LedgerSettings
         var settings = new LedgerSettings
         {
             Database = Text("LEDGER_DB", null),
+            DirectDatabase = Text("LEDGER_DB_DIRECT", null),
             Urls = Text("LEDGER_URLS", DefaultUrl)!,
             // Who chooses an address may start several nodes on one machine; they can't all have the default one.
             GrpcUrls = environment("LEDGER_GRPC_URLS") ?? (Text("LEDGER_URLS", null) is null ? DefaultGrpcUrl : ""),
             Home = Path.GetFullPath(Text("LEDGER_HOME", ".ledger")!),
-            PoolSize = Number("LEDGER_POOL_SIZE", DefaultPoolSize, 5, 1_000),
+            PoolSize = Number("LEDGER_POOL_SIZE", DefaultPoolSize, MinPoolSize, MaxPoolSize),
             SweepInterval = TimeSpan.FromSeconds(Number("LEDGER_SWEEP_SECONDS", 2, 1, 3_600)),
             LogKey = Text("LEDGER_LOG_KEY", null) is { } key ? Path.GetFullPath(key) : null,
             LogOrigin = Text("LEDGER_LOG_ORIGIN", null),
@@ -72,6 +84,11 @@ public sealed record LedgerSettings
         if (settings.Store.Schema.Length > 40 || !settings.Store.Schema.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_'))
         {
             throw new SettingsException("LEDGER_SCHEMA must be 1 to 40 of a-z, 0-9 and '_'.");
+        }
+
+        if (settings is { DirectDatabase: not null, Database: null })
+        {
+            throw new SettingsException("LEDGER_DB_DIRECT leads past the pooler that LEDGER_DB names, but LEDGER_DB is not set.");
         }
 
         if (settings.LogOrigin is { } origin && !Checkpoint.IsOrigin(origin))

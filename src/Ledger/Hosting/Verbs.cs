@@ -11,6 +11,7 @@ public static class Verbs
         """
         Settings come from the environment:
           LEDGER_DB             an Npgsql connection string; without it a private PostgreSQL runs under .ledger/
+          LEDGER_DB_DIRECT      the same past the pooler, where LEDGER_DB leads to one that hands out connections by the transaction
           LEDGER_URLS           where to listen (http://127.0.0.1:8080)
           LEDGER_GRPC_URLS      where to listen for gRPC (http://127.0.0.1:8081, or nowhere when LEDGER_URLS is set)
           LEDGER_HOME           where the private PostgreSQL lives (.ledger)
@@ -65,7 +66,7 @@ public static class Verbs
                 new Command("psql", "Run psql on the database; what follows is for psql.") { TreatUnmatchedTokensAsErrors = false },
                 async (parsed, settings, cancellation) =>
                 {
-                    var database = settings.Database ?? await PrivateCluster.FindRunningAsync(new PrivateClusterOptions(settings.Home), cancellation);
+                    var database = settings.DirectDatabase ?? settings.Database ?? await PrivateCluster.FindRunningAsync(new PrivateClusterOptions(settings.Home), cancellation);
                     await using var cluster = database is null ? await StartCluster(settings, errors, cancellation) : null;
                     return await PsqlVerb.Run(database ?? cluster!.ConnectionString, settings.Store, parsed.UnmatchedTokens, errors);
                 }),
@@ -148,10 +149,11 @@ public static class Verbs
         return 0;
     }
 
-    /// <summary>Works on the database beside a node that may be running, or with no node at all.</summary>
+    /// <summary>Works on the database beside a node that may be running, or with no node at all, and past a pooler.</summary>
     private static async Task<int> WithoutServing(
         LedgerSettings settings, TextWriter output, Func<IServiceProvider, Task<int>> work, CancellationToken cancellation)
     {
+        settings = settings with { Database = settings.DirectDatabase ?? settings.Database, DirectDatabase = null };
         var database = settings.Database ?? await PrivateCluster.FindRunningAsync(new PrivateClusterOptions(settings.Home), cancellation);
         await using var cluster = database is null ? await StartCluster(settings, output, cancellation) : null;
         await using var app = LedgerHost.Build(settings, database ?? cluster!.ConnectionString);

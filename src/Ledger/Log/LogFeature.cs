@@ -1,4 +1,5 @@
 using Ledger.EventStore;
+using Npgsql;
 
 namespace Ledger.Log;
 
@@ -10,8 +11,11 @@ public static class LogFeature
         .AddSingleton<TransparencyLog>()
         .AddSingleton<DatabaseLog>()
         .AddSingleton<LogKeyring>()
-        .AddSingleton<Sealer>()
+        .AddSingleton(s => Sealing(s, s.GetRequiredService<BackgroundDatabase>().Source))
         .AddSingleton<LogQueries>();
+
+    private static Sealer Sealing(IServiceProvider services, NpgsqlDataSource background) =>
+        ActivatorUtilities.CreateInstance<Sealer>(services, background, new TransparencyLog(background));
 
     /// <summary>Its routes.</summary>
     public static void MapTransparencyLog(this IEndpointRouteBuilder routes)

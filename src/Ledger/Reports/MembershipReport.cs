@@ -31,7 +31,7 @@ internal sealed record ReportLine(string User, string Segment, string Operation,
 /// <c>expires_at</c>, whether or not that was recorded by then.
 /// </summary>
 public sealed class MembershipReport(
-    NpgsqlDataSource database, EventReader log, LogTimes times, Views views, ViewDatabase snapshots, HistoryMarks marks, RolloutTurns rollouts,
+    BackgroundDatabase background, EventReader log, LogTimes times, Views views, ViewDatabase snapshots, HistoryMarks marks, RolloutTurns rollouts,
     StaysAtDeletion deletions, StaysOfMonth stays, ReportsReader reports)
 {
     /// <summary>Events and lines worked on at once.</summary>
@@ -166,7 +166,7 @@ public sealed class MembershipReport(
     private async IAsyncEnumerable<ReportLine> OfAll(string tenantId, Report report, long cut, [EnumeratorCancellation] CancellationToken cancellation)
     {
         await WaitFor(cut, cancellation);
-        await using var connection = await database.OpenConnectionAsync(cancellation);
+        await using var connection = await background.Source.OpenConnectionAsync(cancellation);
         await Execute(connection, "drop table if exists pg_temp.report_lines");
         await Execute(connection, "create temp table report_lines (time timestamptz, position bigint, user_id text collate \"C\", segment text collate \"C\", operation text)");
         try

@@ -16,7 +16,7 @@ internal sealed class TestNode : IAsyncDisposable
         var clock = new LedgerClock(TimeProvider.System);
         Views = new Views(Database, views, clock);
         Daemon = new Daemon(
-            Database, new EventReader(Database, TestEvents.Types), views, TestStore.Migrations, Views, clock, options, NullLogger<Daemon>.Instance);
+            Database, new BackgroundDatabase(Database), new EventReader(Database, TestEvents.Types), views, TestStore.Migrations, Views, clock, options, NullLogger<Daemon>.Instance);
         Log = new TransparencyLog(Database);
         Keyring = new LogKeyring(Database, new TransparencyOptions { Folder = store.LogFolder });
         Sealer = new Sealer(Database, Log, Keyring, Daemon, options, NullLogger<Sealer>.Instance) { Interval = TimeSpan.FromMilliseconds(20) };
