@@ -41,7 +41,12 @@ public sealed partial class The_compose_file
     {
         var dockerfile = Lines.Select(line => line.Trim()).Single(line => line.StartsWith("dockerfile: ", StringComparison.Ordinal))["dockerfile: ".Length..];
 
-        Assert.Contains("USER $APP_UID", File.ReadAllLines(Path.Combine(Root, dockerfile)));
+        var image = File.ReadAllLines(Path.Combine(Root, dockerfile));
+        Assert.Contains("USER $APP_UID", image);
+        // That account makes the signing key at the first start, and has it again at the next one.
+        Assert.Contains("RUN install --directory --owner=$APP_UID --mode=700 /var/lib/ledger", image);
+        Assert.Contains(image, line => line.StartsWith("ENV LEDGER_HOME=/var/lib/ledger ", StringComparison.Ordinal));
+        Assert.Contains("- ledger:/var/lib/ledger", Lines.Select(line => line.Trim()));
     }
 
     [Fact]
