@@ -152,6 +152,11 @@ public sealed partial class Sealer : IAsyncDisposable
                 Forget();
                 await Refuse(refused);
             }
+            catch (SigningKeyException missing)
+            {
+                Forget();
+                await Refuse(new RefusedToSignException(missing.Message)); // the first key can't be made
+            }
             catch (Exception exception) when (exception is OperationCanceledException || DatabaseErrors.IsUnavailable(exception))
             {
                 Forget();

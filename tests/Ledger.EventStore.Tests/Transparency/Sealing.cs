@@ -56,6 +56,23 @@ public sealed class A_sealed_log(PostgresFixture postgres)
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     [Fact]
+    public async Task says_that_it_can_make_no_key_and_goes_on_when_it_can()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await store.StartAppender().Append(Request("a", new Ignored()), Ct);
+        Directory.Delete(store.LogFolder, recursive: true);
+        await File.WriteAllTextAsync(store.LogFolder, "in the way", Ct);
+        await using var node = await TestNode.Start(store);
+
+        await Runs.Until(() => Task.FromResult(node.Sealer.Refusal?.Contains("can't be written", StringComparison.Ordinal) == true), "it says that the key can't be written");
+
+        File.Delete(store.LogFolder);
+        Directory.CreateDirectory(store.LogFolder);
+        await node.Covered();
+        await Runs.Until(() => Task.FromResult(node.Sealer.Refusal is null), "nothing is wrong any more");
+    }
+
+    [Fact]
     public async Task by_nodes_that_start_together_is_with_one_key_which_stays()
     {
         await using var store = await TestStore.Create(postgres);
