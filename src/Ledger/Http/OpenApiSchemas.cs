@@ -14,8 +14,7 @@ public static class OpenApiSchemas
     public static IServiceCollection AddLedgerOpenApi(this IServiceCollection services, Action<OpenApiOptions>? more = null) =>
         services.AddOpenApi("v1", options =>
         {
-            // A patch is described where it stands: it has no shape of its own.
-            options.CreateSchemaReferenceId = type => IsPatch(type.Type) ? null : OpenApiOptions.CreateDefaultSchemaReferenceId(type);
+            options.CreateSchemaReferenceId = NameOf;
             options.AddSchemaTransformer((schema, context, _) =>
             {
                 Describe(schema, context);
@@ -23,6 +22,12 @@ public static class OpenApiSchemas
             });
             more?.Invoke(options);
         });
+
+    // A patch is described where it stands: it has no shape of its own. Types within others share names such as Body.
+    private static string? NameOf(JsonTypeInfo type) =>
+        IsPatch(type.Type) ? null
+        : OpenApiOptions.CreateDefaultSchemaReferenceId(type) is { } name && type.Type.DeclaringType is { } outer ? outer.Name + name
+        : OpenApiOptions.CreateDefaultSchemaReferenceId(type);
 
     private static void Describe(OpenApiSchema schema, OpenApiSchemaTransformerContext context)
     {
