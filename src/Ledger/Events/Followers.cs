@@ -130,7 +130,10 @@ public sealed class Followers(LogTail tail, LogPages pages, EventReader log, Fol
             try
             {
                 await Begin(http.Response, stop.Token);
-                await GoOn(http.Response, stop.Token);
+                if (http.WantsBody())
+                {
+                    await GoOn(http.Response, stop.Token);
+                }
             }
             catch (OperationCanceledException) when (stop.IsCancellationRequested)
             {

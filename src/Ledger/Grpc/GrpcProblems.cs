@@ -22,6 +22,7 @@ public sealed partial class GrpcProblems
         ["invalid-request"] = GrpcCode.InvalidArgument,
         ["malformed-json"] = GrpcCode.InvalidArgument,
         ["unknown-field"] = GrpcCode.InvalidArgument,
+        ["unknown-parameter"] = GrpcCode.InvalidArgument,
         ["invalid-cursor"] = GrpcCode.InvalidArgument,
         ["unauthorized"] = GrpcCode.Unauthenticated,
         ["forbidden"] = GrpcCode.PermissionDenied,

@@ -49,6 +49,7 @@ public static class LedgerHost
         var app = builder.Build();
         app.UseServerSpans();
         app.UseGrpcFace();
+        app.UseSecurityHeaders("/docs");
         app.UseLedgerProblems();
         app.UseLedgerRouting();
         app.UseCompressedBodies();

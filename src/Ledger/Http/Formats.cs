@@ -141,6 +141,11 @@ public static class Formats
             var next = all.MoveNextAsync();
             response.StatusCode = StatusCodes.Status200OK;
             response.ContentType = contentType;
+            if (!httpContext.WantsBody())
+            {
+                await next; // what fails at once is a problem all the same
+                return;
+            }
             while (await next)
             {
                 write(all.Current);

@@ -11,12 +11,14 @@ namespace Ledger.Http;
 /// </summary>
 public static class PathIds
 {
-    /// <summary>Routes, with ids decoded exactly once. Call it where <c>UseRouting</c> would stand.</summary>
+    /// <summary>Routes, with ids decoded exactly once and no parameter passed over. Call it where <c>UseRouting</c> would stand.</summary>
     public static WebApplication UseLedgerRouting(this WebApplication app)
     {
+        app.UseHeadRequests();
         app.Use(KeepPercents);
         app.UseRouting();
         app.Use(DecodeRouteValues);
+        app.Use(KnownParameters.Check);
         return app;
     }
 

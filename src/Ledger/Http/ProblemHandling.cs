@@ -1,7 +1,10 @@
+using System.Globalization;
 using System.Text.Json;
 using System.Text.RegularExpressions;
+using System.Text.Unicode;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Diagnostics;
+using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Http.Json;
 using Microsoft.AspNetCore.Http.Metadata;
 using Microsoft.AspNetCore.Routing.Template;
@@ -60,7 +63,7 @@ public static class ProblemHandling
             401 => Problems.Result("unauthorized", "The request has no valid credential."),
             403 => Problems.Result("forbidden", "The credential does not allow this."),
             404 => Problems.Result("not-found", "No resource has this address."),
-            405 => Problems.Result("method-not-allowed", $"{request.Method} is not possible here; possible: {context.Response.Headers.Allow}."),
+            405 => NotAllowed(context),
             406 => Problems.Result("not-acceptable", $"This cannot be given as '{request.Headers.Accept}'."),
             408 => Problems.Result("request-timeout", "The body came too slowly."),
             412 => Problems.Result("precondition-failed", "The resource is not in the expected version."),
@@ -75,12 +78,27 @@ public static class ProblemHandling
 
     internal static IResult TooLarge { get; } = Problems.Result("body-too-large", "The body is larger than this resource takes.");
 
-    // U+0000 in a query and bytes in another charset would fail deep inside, as if the fault were ours.
+    // Routing does not know of HEAD, which is possible where GET is.
+    private static IResult NotAllowed(HttpContext context)
+    {
+        var methods = context.Response.Headers.GetCommaSeparatedValues(HeaderNames.Allow);
+        if (methods.Contains(HttpMethods.Get))
+            context.Response.Headers.Allow = string.Join(", ", methods.Append(HttpMethods.Head).Order(StringComparer.Ordinal));
+        return Problems.Result("method-not-allowed", $"{context.Request.Method} is not possible here; possible: {context.Response.Headers.Allow}.");
+    }
+
+    // A URL that is not text would be taken for another one, and bytes in another charset would fail deep inside, as if the fault were ours.
     private static Task RefuseUnreadable(HttpContext context, RequestDelegate next)
     {
         var request = context.Request;
-        if (request.QueryString.Value is { Length: > 0 } query && query.Contains("%00", StringComparison.Ordinal))
-            return Problems.Result("invalid-request", "The query holds U+0000, which is not text.").ExecuteAsync(context);
+        if (context.Features.Get<IHttpRequestFeature>()?.RawTarget is { } target && target.Contains('%', StringComparison.Ordinal) && !IsText(target))
+            return Problems.Result("invalid-request", "The URL must be percent-encoded UTF-8 without U+0000.").ExecuteAsync(context);
+        // Who stands between may have gone by the other length, and take the rest for another request; the server keeps it under this name.
+        if (request.Headers.TransferEncoding.Count > 0 && request.Headers.ContainsKey("X-Content-Length"))
+        {
+            context.Response.Headers.Connection = "close";
+            return Problems.Result("invalid-request", "Content-Length and Transfer-Encoding can't be given together.").ExecuteAsync(context);
+        }
         if (request.ContentType is { } type && type.Contains("charset", StringComparison.OrdinalIgnoreCase) && MediaTypeHeaderValue.TryParse(type, out var parsed))
         {
             if (!HeaderUtilities.RemoveQuotes(parsed.Charset).Equals("utf-8", StringComparison.OrdinalIgnoreCase))
@@ -90,6 +108,24 @@ public static class ProblemHandling
             request.ContentType = parsed.ToString();
         }
         return next(context);
+    }
+
+    private static bool IsText(string target)
+    {
+        var bytes = new byte[target.Length];
+        var count = 0;
+        for (var i = 0; i < target.Length; i++)
+        {
+            if (target[i] != '%')
+            {
+                bytes[count++] = (byte)target[i]; // the server takes none but ASCII
+                continue;
+            }
+            if (i + 2 >= target.Length || !byte.TryParse(target.AsSpan(i + 1, 2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out bytes[count++])) return false;
+            i += 2;
+        }
+        var text = bytes.AsSpan(0, count);
+        return Utf8.IsValid(text) && !text.Contains((byte)0);
     }
 
     // Routing has put a bare 415 in the place of the endpoint, so its siblings are looked up by the path.
@@ -166,11 +202,11 @@ internal static partial class BindingErrors
     public static Rejection Explain(BadHttpRequestException exception, HttpContext context)
     {
         if (Failed().Match(exception.Message) is { Success: true } failed && Find(context, failed.Groups[1].Value) is { } wrong)
-            return Validation.Field(NameOf(wrong), JsonErrors.Expectation(wrong.ParameterInfo.ParameterType));
+            return Validation.Field(KnownParameters.NameOf(wrong), JsonErrors.Expectation(wrong.ParameterInfo.ParameterType));
         if (Missing().Match(exception.Message) is { Success: true } missing)
         {
             if (missing.Groups[2].Value.Contains("body", StringComparison.Ordinal)) return NoBody;
-            if (Find(context, missing.Groups[1].Value) is { } absent) return Validation.Field(NameOf(absent), "is missing");
+            if (Find(context, missing.Groups[1].Value) is { } absent) return Validation.Field(KnownParameters.NameOf(absent), "is missing");
         }
         return exception.Message.Contains("body", StringComparison.Ordinal) ? NoBody : new("invalid-request", "The request is not valid.");
     }
@@ -179,16 +215,6 @@ internal static partial class BindingErrors
 
     private static IParameterBindingMetadata? Find(HttpContext context, string name) =>
         ProblemExceptionHandler.EndpointOf(context)?.Metadata.GetOrderedMetadata<IParameterBindingMetadata>().FirstOrDefault(p => p.Name == name);
-
-    // The name in the URL or among the headers, where it is not the parameter's own.
-    private static string NameOf(IParameterBindingMetadata parameter)
-    {
-        var attributes = parameter.ParameterInfo.GetCustomAttributes(inherit: true);
-        return attributes.OfType<IFromQueryMetadata>().FirstOrDefault()?.Name
-            ?? attributes.OfType<IFromHeaderMetadata>().FirstOrDefault()?.Name
-            ?? attributes.OfType<IFromRouteMetadata>().FirstOrDefault()?.Name
-            ?? JsonNamingPolicy.CamelCase.ConvertName(parameter.Name);
-    }
 
     [GeneratedRegex("^Failed to bind parameter \"[^\"]* ([^\" ]+)\" from \"")]
     private static partial Regex Failed();

@@ -25,6 +25,7 @@ public static class Problems
         ["malformed-json"] = new(400, "The body is not well-formed JSON"),
         ["unknown-field"] = new(400, "The request has a field that is not known"),
         ["invalid-cursor"] = new(400, "The cursor does not belong to this list"),
+        ["unknown-parameter"] = new(400, "The request has a parameter that is not known"),
         ["unauthorized"] = new(401, "A valid credential is needed"),
         ["forbidden"] = new(403, "The credential does not allow this"),
         ["not-found"] = new(404, "There is nothing here"),

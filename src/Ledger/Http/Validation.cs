@@ -6,6 +6,9 @@ public sealed class Validation
     /// <summary>At most so many fields are named; more are of no use to anybody.</summary>
     public const int MaxFields = 100;
 
+    /// <summary>Characters of a name that a caller made up, when it is repeated to the caller.</summary>
+    public const int MaxFieldChars = 200;
+
     private readonly Dictionary<string, List<string>> _errors = new(StringComparer.Ordinal);
     private Rejection? _only;
 

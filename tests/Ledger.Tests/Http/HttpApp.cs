@@ -91,7 +91,7 @@ public sealed class HttpApp : IAsyncLifetime
             return Results.Ok(list.Page(rows, t => t));
         });
         app.MapGet("/things/{id}", (string id) => id);
-        app.MapGet("/things/{id}/parts/{part}", (string id, string part) => new[] { id, part });
+        app.MapGet("/things/{id}/parts/{part}", (string id, string part, string? x) => new[] { id, part, x });
         app.MapPatch("/things/{id}", (string id, ThingPatch patch) => TypedResults.Ok(patch));
         app.MapGet("/at", (QueryTime? at, [FromQuery(Name = "how-many")] int howMany, [FromHeader(Name = "X-Depth")] long? depth) =>
             $"{at} {howMany} {depth}");
