@@ -15,6 +15,9 @@ public static class EventStoreDatabase
     /// </summary>
     public static readonly TimeSpan MaxIdleInTransaction = TimeSpan.FromSeconds(5);
 
+    /// <summary>How long a statement may take, unless it says otherwise, as those that read the whole log do. Then it is cancelled. A connection string may ask for less.</summary>
+    public static readonly TimeSpan MaxStatementTime = TimeSpan.FromSeconds(30);
+
     /// <summary>
     /// Every statement is made to go through an index, however large the tables become. A plan that was made while a table was
     /// still small, and is kept prepared, would read all of it: so the planner is not offered the plans that do. For the same
@@ -38,18 +41,20 @@ public static class EventStoreDatabase
     public static NpgsqlDataSource Connect(
         string connectionString, EventStoreOptions options, string applicationName, int maxPoolSize, ILoggerFactory? loggers = null)
     {
-        var given = new NpgsqlConnectionStringBuilder(connectionString).Options;
+        var given = new NpgsqlConnectionStringBuilder(connectionString);
+        var statementSeconds = (int)MaxStatementTime.TotalSeconds;
         var builder = new NpgsqlDataSourceBuilder(connectionString)
         {
             Name = applicationName, // in metrics and spans, instead of the connection string
             ConnectionStringBuilder =
             {
                 SearchPath = options.Schema,
-                Options = $"{given} {string.Join(' ', SessionSettings.Select(s => $"-c {s.Name}={s.Value}"))}".TrimStart(),
+                Options = $"{given.Options} {string.Join(' ', SessionSettings.Select(s => $"-c {s.Name}={s.Value}"))}".TrimStart(),
                 ApplicationName = applicationName,
                 MaxAutoPrepare = MaxPreparedStatements,
                 AutoPrepareMinUsages = 2,
                 MaxPoolSize = maxPoolSize,
+                CommandTimeout = given.CommandTimeout is > 0 and var asked && asked < statementSeconds ? asked : statementSeconds,
                 KeepAlive = 10,
                 NoResetOnClose = true, // nothing here leaves a setting or a lock behind, and resetting is three statements a use
                 Timezone = "UTC",

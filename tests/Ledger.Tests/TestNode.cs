@@ -33,7 +33,7 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
     /// <summary>Puts other services in the place of the node's own.</summary>
     public Action<IServiceCollection>? Configure { get; init; }
 
-    public string Database { get; private set; } = "";
+    public string Database { get; set; } = "";
 
     public HttpClient Client { get; private set; } = null!;
 

@@ -104,6 +104,7 @@ public sealed class Followers(LogTail tail, LogPages pages, EventReader log, Fol
 
             try
             {
+                httpContext.LetStream();
                 using var following = new Following(followers, filter, after, limit, format);
                 await following.Run(httpContext);
             }

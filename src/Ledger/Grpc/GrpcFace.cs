@@ -1,3 +1,4 @@
+using Ledger.Http;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
 
 namespace Ledger.Grpc;
@@ -12,7 +13,10 @@ public static class GrpcFace
         .AddSingleton<HealthService>()
         .AddSingleton(s =>
         {
-            var transport = new GrpcTransport(s.GetRequiredService<GrpcProblems>().Of);
+            var rates = s.GetRequiredService<CallRates>();
+            var transport = new GrpcTransport(
+                s.GetRequiredService<GrpcProblems>().Of,
+                http => !IsHealth(http.Request.Path) && rates.Take(http) is { } rejection ? GrpcProblems.Of(rejection, http) : null);
             s.GetRequiredService<UsageService>().AddTo(transport);
             s.GetRequiredService<HealthService>().AddTo(transport);
             return transport;
@@ -32,6 +36,9 @@ public static class GrpcFace
     /// <summary>Answers what comes in on such ports, before anything else sees it.</summary>
     public static void UseGrpcFace(this WebApplication app) =>
         app.MapWhen(http => http.Features.Get<Port>() is not null, grpc => grpc.Run(app.Services.GetRequiredService<GrpcTransport>().Answer));
+
+    /// <summary>Probes of an orchestrator are not counted, as over HTTP.</summary>
+    private static bool IsHealth(PathString path) => path.StartsWithSegments("/grpc.health.v1.Health");
 
     /// <summary>Marks a connection.</summary>
     private sealed class Port;

@@ -85,7 +85,7 @@ public sealed partial class GrpcProblems
         var info = new ErrorInfo { Reason = rejection.Code, Domain = Domain };
         info.Metadata["traceId"] = Activity.Current?.TraceId.ToHexString() ?? http.TraceIdentifier;
         details.Details.Add(Any.Pack(info));
-        if (Problems.RetryAfterSecondsOf(rejection.Code) is { } seconds)
+        if (Problems.RetryAfterSecondsOf(rejection) is { } seconds)
         {
             details.Details.Add(Any.Pack(new RetryInfo { RetryDelay = new Duration { Seconds = seconds } }));
         }

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Text;
 using Google.Protobuf;
+using Ledger.Http;
 using Microsoft.AspNetCore.Http.Features;
 using ServiceDescriptor = Google.Protobuf.Reflection.ServiceDescriptor;
 
@@ -11,7 +12,9 @@ namespace Ledger.Grpc;
 /// Unary gRPC over HTTP/2, https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. It knows methods and messages, and
 /// nothing of what they are about. Every answer to what is gRPC at all is a 200 with the outcome in the trailers.
 /// </summary>
-public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statusOf)
+/// <param name="statusOf">The status of what a method threw.</param>
+/// <param name="refuse">The status of a call that is not even looked at; null: go on.</param>
+public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statusOf, Func<HttpContext, GrpcStatus?> refuse)
 {
     /// <summary>The media type; behind it may stand <c>+proto</c>.</summary>
     public const string ContentType = "application/grpc";
@@ -106,8 +109,13 @@ public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statu
             return new GrpcStatus(GrpcCode.InvalidArgument, "grpc-timeout must be 1 to 8 digits and one of H, M, S, m, u, n.");
         }
 
+        if (refuse(http) is { } refused)
+        {
+            return refused;
+        }
+
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(aborted);
-        deadline.CancelAfter(timeout);
+        deadline.CancelAfter(timeout < Limits.RequestTimeout && timeout != Timeout.InfiniteTimeSpan ? timeout : Limits.RequestTimeout);
         http.RequestAborted = deadline.Token;
         http.Features.Get<IHttpMaxRequestBodySizeFeature>()!.MaxRequestBodySize = null; // the length of the message is what counts
         try
@@ -124,7 +132,7 @@ public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statu
         }
         catch (OperationCanceledException) when (deadline.IsCancellationRequested)
         {
-            return new GrpcStatus(GrpcCode.DeadlineExceeded, "The time that grpc-timeout gave is up.");
+            return new GrpcStatus(GrpcCode.DeadlineExceeded, $"The time is up that grpc-timeout gave, or {Limits.RequestTimeout.TotalSeconds} s.");
         }
         catch (Exception exception)
         {
@@ -154,7 +162,7 @@ public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statu
         span.SetTag("rpc.system", "grpc").SetTag("rpc.service", path[1..slash]).SetTag("rpc.method", path[(slash + 1)..]);
     }
 
-    /// <summary>Infinite when there is none. What is longer than a timer can wait is cut to that.</summary>
+    /// <summary>Infinite when there is none.</summary>
     private static bool TryReadTimeout(string? text, out TimeSpan timeout)
     {
         timeout = Timeout.InfiniteTimeSpan;

@@ -33,8 +33,11 @@ public static class LedgerHost
         builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = ShutdownTimeout);
         builder.Logging.AddConsole(o => o.FormatterName = LogLine.Format).AddConsoleFormatter<LogLine, ConsoleFormatterOptions>()
             .SetMinimumLevel(LogLevel.Information)
+            // A connection that breaks the rules of HTTP/2 is closed; that is no error of ours, and may be repeated without end.
+            .AddFilter("Microsoft.AspNetCore.Server.Kestrel.Http2", LogLevel.Critical)
             .AddFilter("Microsoft", LogLevel.Warning).AddFilter("Npgsql", LogLevel.Warning);
         builder.Services.AddRoutingCore();
+        builder.Services.AddSingleton(_ => new CallRates(settings.RatePerSecond, settings.RateBurst)).AddLedgerTimeouts();
         builder.Services.AddLedgerProblems().AddLedgerJson().AddRejectionOf(StoreRejections.Of);
         builder.Services.AddApiDescription();
         builder.Services.AddMetricCollector();
@@ -51,7 +54,9 @@ public static class LedgerHost
         app.UseGrpcFace();
         app.UseSecurityHeaders("/docs");
         app.UseLedgerProblems();
+        app.UseCallRates("/health");
         app.UseLedgerRouting();
+        app.UseLedgerTimeouts();
         app.UseCompressedBodies();
         app.UseEndpoints(_ => { });
         app.MapUsers();
@@ -156,6 +161,8 @@ internal static class StoreRejections
             "The connection to the database was lost while the request was being stored; whether it was is not known. "
             + "Repeat it with the same idempotency key to find out."),
         EventStoreUnavailableException => new("store-unavailable", "The database can't be reached. Nothing was stored."),
+        NpgsqlException { InnerException: TimeoutException } => new(
+            "timeout", "The database took too long over a statement, which was cancelled."),
         NpgsqlException when DatabaseErrors.IsUnavailable(exception) => new("store-unavailable", "The database can't be reached."),
         _ => null,
     };

@@ -1,4 +1,5 @@
 using Ledger.EventStore;
+using Ledger.Http;
 
 namespace Ledger.Hosting;
 
@@ -42,6 +43,12 @@ public sealed record LedgerSettings
 
     /// <summary>LEDGER_SWEEP_SECONDS: how often memberships that have run out are recorded as such.</summary>
     public TimeSpan SweepInterval { get; init; } = TimeSpan.FromSeconds(2);
+
+    /// <summary>LEDGER_RATE_PER_SECOND: requests of one caller a second; 0: any number.</summary>
+    public int RatePerSecond { get; init; }
+
+    /// <summary>LEDGER_RATE_BURST: requests that a caller may send at once.</summary>
+    public int RateBurst { get; init; }
 
     /// <summary>LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS=yes.</summary>
     public bool AcceptLosingEvents { get; init; }
@@ -114,7 +121,15 @@ public sealed record LedgerSettings
             }
         }
 
-        return settings;
+        var isReachable = Listening.Split($"{settings.Urls};{settings.GrpcUrls}").Any(url => !IsLoopback(url));
+        var rate = Number("LEDGER_RATE_PER_SECOND", isReachable ? CallRates.DefaultPerSecond : 0, 0, CallRates.MaxPerSecond);
+        return settings with
+        {
+            RatePerSecond = rate,
+            RateBurst = Number("LEDGER_RATE_BURST", Math.Max(1, rate * CallRates.DefaultBurstSeconds), 1, CallRates.MaxPerSecond * CallRates.DefaultBurstSeconds),
+        };
+
+        static bool IsLoopback(string url) => Uri.TryCreate(url, UriKind.Absolute, out var uri) && uri.IsLoopback;
 
         string? Text(string name, string? otherwise) => environment(name) is { Length: > 0 } value ? value : otherwise;
 

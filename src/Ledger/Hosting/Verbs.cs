@@ -18,6 +18,9 @@ public static class Verbs
           LEDGER_SCHEMA         the schema of all tables (ledger)
           LEDGER_POOL_SIZE      connections of this node to the database (40)
           LEDGER_SWEEP_SECONDS  how often memberships that ran out are recorded (2)
+          LEDGER_RATE_PER_SECOND
+                                requests of one caller a second (5000; on loopback any number, which is 0)
+          LEDGER_RATE_BURST     requests that a caller may send at once (those of two seconds)
           LEDGER_LOG_KEY        the file with the signing key of the transparency log (one under LEDGER_HOME)
           LEDGER_LOG_ORIGIN     what the transparency log is called (ledger.local/ and 12 digits)
           LEDGER_POSTGRES_BIN   the folder with postgres, initdb and pg_ctl

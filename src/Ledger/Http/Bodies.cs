@@ -9,6 +9,12 @@ public static class Bodies
     /// <summary>What <c>Content-Encoding</c> may say.</summary>
     public const string Encodings = "br, gzip, deflate";
 
+    /// <summary>Bytes that a body may unpack to, however few it was packed into.</summary>
+    public const int FreeUnpackedBytes = 16 * 1024 * 1024;
+
+    /// <summary>Past those: bytes that a packed byte may unpack to, in the body as a whole. A stream of empty lines packs a thousand times as tight.</summary>
+    public const int MaxUnpackedRatio = 200;
+
     /// <summary>Lets every body come compressed. What is read of it counts for the limits, not what was sent.</summary>
     public static IServiceCollection AddCompressedBodies(this IServiceCollection services)
     {
@@ -22,6 +28,7 @@ public static class Bodies
     {
         app.Use(RefuseUnreadable);
         app.UseRequestDecompression();
+        app.Use(BoundRatio);
         return app;
     }
 
@@ -65,6 +72,9 @@ public static class Bodies
             return;
         }
 
+        var packed = new Packed();
+        context.Features.Set(packed);
+        context.Request.Body = new ObservedStream(context.Request.Body, count => packed.Bytes += count);
         try
         {
             await next(context);
@@ -73,5 +83,70 @@ public static class Bodies
         {
             throw new RefusedRequestException(new Rejection("invalid-request", $"The body is not in the encoding '{encoding}'."));
         }
+    }
+
+    // Limits of the whole body, where there is one, come first; this one is for streams, which have none.
+    private static Task BoundRatio(HttpContext context, RequestDelegate next)
+    {
+        if (context.Features.Get<Packed>() is { } packed)
+        {
+            var unpacked = 0L;
+            context.Request.Body = new ObservedStream(context.Request.Body, count =>
+            {
+                unpacked += count;
+                if (unpacked > FreeUnpackedBytes + MaxUnpackedRatio * packed.Bytes)
+                {
+                    throw new RefusedRequestException(new Rejection("body-too-large", $"The body unpacks to more than {MaxUnpackedRatio} times its size."));
+                }
+            });
+        }
+
+        return next(context);
+    }
+
+    /// <summary>What has come of a body as it was sent.</summary>
+    private sealed class Packed
+    {
+        public long Bytes { get; set; }
+    }
+
+    /// <summary>Tells of every byte that is read.</summary>
+    private sealed class ObservedStream(Stream inner, Action<int> read) : Stream
+    {
+        public override bool CanRead => true;
+
+        public override bool CanSeek => false;
+
+        public override bool CanWrite => false;
+
+        public override long Length => throw new NotSupportedException();
+
+        public override long Position
+        {
+            get => throw new NotSupportedException();
+            set => throw new NotSupportedException();
+        }
+
+        public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
+        {
+            var count = await inner.ReadAsync(buffer, cancellationToken);
+            read(count);
+            return count;
+        }
+
+        public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken) =>
+            ReadAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
+
+        public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
+
+        public override void Flush()
+        {
+        }
+
+        public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
+
+        public override void SetLength(long value) => throw new NotSupportedException();
+
+        public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
     }
 }

@@ -135,6 +135,7 @@ public static class Formats
         {
             var (response, aborted) = (httpContext.Response, httpContext.RequestAborted);
             // A buffer of our own, because what once is in the response's cannot be taken back when a row fails.
+            httpContext.LetStream();
             using var buffer = new PooledBuffer(2 * FlushBytes);
             var write = open(httpContext, buffer);
             await using var all = rows.GetAsyncEnumerator(aborted);

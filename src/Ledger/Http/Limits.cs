@@ -29,14 +29,35 @@ public static class Limits
     /// <summary>The slowest body that is read, after <see cref="BodyGraceSeconds"/>. Slower: 408.</summary>
     public const int MinBodyBytesPerSecond = 240;
 
-    /// <summary>How long a body may be slower than <see cref="MinBodyBytesPerSecond"/>.</summary>
+    /// <summary>How long a body may be slower than <see cref="MinBodyBytesPerSecond"/>, and an answer than <see cref="MinAnswerBytesPerSecond"/>.</summary>
     public const int BodyGraceSeconds = 10;
+
+    /// <summary>The slowest reader of an answer that is sent to, after <see cref="BodyGraceSeconds"/>. Slower: cut off.</summary>
+    public const int MinAnswerBytesPerSecond = 240;
 
     /// <summary>How long the headers of a request may take to arrive.</summary>
     public const int RequestHeadersTimeoutSeconds = 15;
 
     /// <summary>How long an idle connection is kept: longer than common load balancers keep theirs, so that it is they who close.</summary>
     public const int KeepAliveTimeoutSeconds = 130;
+
+    /// <summary>How long a request may take that does not stream; longer than the longest wait for a position. Past it: 503.</summary>
+    public static readonly TimeSpan RequestTimeout = TimeSpan.FromSeconds(60);
+
+    /// <summary>Connections of a node, of HTTP and of gRPC together. One more is closed at once.</summary>
+    public const int MaxConnections = 10_000;
+
+    /// <summary>Requests at a time on one connection of HTTP/2, as gRPC has it.</summary>
+    public const int MaxStreamsPerConnection = 100;
+
+    /// <summary>The longest header of HTTP/2, name and value.</summary>
+    public const int MaxHeaderFieldBytes = 16_384;
+
+    /// <summary>How long a connection of HTTP/2 may be silent before it is asked whether it lives.</summary>
+    public const int PingAfterSeconds = 30;
+
+    /// <summary>How long it may take to answer that.</summary>
+    public const int PingTimeoutSeconds = 20;
 
     /// <summary>Sets the limits on the server, and keeps it from naming itself.</summary>
     public static void Apply(KestrelServerOptions options)
@@ -48,6 +69,13 @@ public static class Limits
         limits.MaxRequestHeadersTotalSize = MaxHeaderBytes;
         limits.MaxRequestHeaderCount = MaxHeaders;
         limits.MinRequestBodyDataRate = new(MinBodyBytesPerSecond, TimeSpan.FromSeconds(BodyGraceSeconds));
+        limits.MinResponseDataRate = new(MinAnswerBytesPerSecond, TimeSpan.FromSeconds(BodyGraceSeconds));
+        limits.MaxConcurrentConnections = MaxConnections;
+        limits.MaxConcurrentUpgradedConnections = 0; // nothing here speaks another protocol on a connection of HTTP's
+        limits.Http2.MaxStreamsPerConnection = MaxStreamsPerConnection;
+        limits.Http2.MaxRequestHeaderFieldSize = MaxHeaderFieldBytes;
+        limits.Http2.KeepAlivePingDelay = TimeSpan.FromSeconds(PingAfterSeconds);
+        limits.Http2.KeepAlivePingTimeout = TimeSpan.FromSeconds(PingTimeoutSeconds);
         limits.RequestHeadersTimeout = TimeSpan.FromSeconds(RequestHeadersTimeoutSeconds);
         limits.KeepAliveTimeout = TimeSpan.FromSeconds(KeepAliveTimeoutSeconds);
     }

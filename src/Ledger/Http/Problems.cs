@@ -77,6 +77,10 @@ public static class Problems
     /// <summary>The seconds after which it is worth another try; null when it is not.</summary>
     public static int? RetryAfterSecondsOf(string code) => Find(code).RetryAfterSeconds;
 
+    /// <summary>The same of this very refusal, in whole seconds.</summary>
+    public static int? RetryAfterSecondsOf(Rejection rejection) =>
+        rejection.RetryAfter is { } wait ? Math.Max(1, (int)Math.Ceiling(wait.TotalSeconds)) : RetryAfterSecondsOf(rejection.Code);
+
     /// <summary>The answer to a refused request.</summary>
     public static IResult For(Rejection rejection) => new ProblemResult(rejection, Find(rejection.Code));
 
@@ -96,14 +100,15 @@ public static class Problems
             var (request, response) = (httpContext.Request, httpContext.Response);
             response.StatusCode = entry.Status;
             response.Headers.CacheControl = "no-store";
-            if (entry.RetryAfterSeconds is { } seconds && response.Headers.RetryAfter.Count == 0)
+            if (RetryAfterSecondsOf(rejection) is { } seconds && response.Headers.RetryAfter.Count == 0)
                 response.Headers.RetryAfter = seconds.ToString(CultureInfo.InvariantCulture);
             var problem = new Problem(
                 $"/problems/{rejection.Code}", entry.Title, entry.Status, rejection.Detail,
                 (request.PathBase + request.Path).ToUriComponent(), rejection.Code,
                 Activity.Current?.TraceId.ToHexString() ?? httpContext.TraceIdentifier, rejection.Errors);
             var options = httpContext.RequestServices.GetRequiredService<IOptions<JsonOptions>>().Value.SerializerOptions;
-            return response.WriteAsJsonAsync(problem, options, ContentType, httpContext.RequestAborted);
+            // Written whole, also when the time of the request is up: it may be what says so.
+            return response.WriteAsJsonAsync(problem, options, ContentType, CancellationToken.None);
         }
     }
 }

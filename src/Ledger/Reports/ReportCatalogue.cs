@@ -127,6 +127,7 @@ public static class ReportCatalogue
             response.ContentType = $"{Formats.CsvType}; charset=utf-8; header=present";
             response.ContentLength = completed.Bytes;
             response.Headers.ContentDisposition = new ContentDispositionHeaderValue("attachment") { FileName = $"{report.Id}.csv" }.ToString();
+            httpContext.LetStream();
             var piece = httpContext.WantsBody() ? first : null;
             for (var number = 1; piece is not null; number++)
             {

@@ -35,6 +35,7 @@ public static class ImportMembers
             return Problems.For(invalid);
         }
 
+        http.LetStream();
         var isCsv = http.Request.ContentType?.StartsWith("text/csv", StringComparison.OrdinalIgnoreCase) ?? false;
         var (receipt, position, rejection) = await import.Run(
             http.Command<object?>(null), slug, LineReader.Read(http.Request.BodyReader, ChunkLines, cancellation), isCsv, cancellation);

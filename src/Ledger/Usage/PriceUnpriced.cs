@@ -64,6 +64,7 @@ public sealed record PriceUnpriced(string ServiceId, DateTimeOffset? From = null
             return Problems.Result("view-behind", $"The view has not reached position {head} yet.");
         }
 
+        http.LetStream(); // page by page, as many as there are
         var (pricing, position, rejection) = await pricer.Run(http.Command(body), body, head, cancellation);
         if (rejection is not null)
         {

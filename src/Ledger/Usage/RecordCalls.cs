@@ -65,6 +65,7 @@ public static class RecordCalls
         var context = http.Command<object?>(null);
         if (http.Request.ContentType?.StartsWith(NdjsonType, StringComparison.OrdinalIgnoreCase) ?? false)
         {
+            http.LetStream();
             var (receipt, last) = await stream.Run(context, http.Request.BodyReader, cancellation);
             http.AnswerPosition(last);
             return Results.Ok(receipt);
