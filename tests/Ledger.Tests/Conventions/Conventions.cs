@@ -123,6 +123,13 @@ public sealed partial class The_sources
             new Regex(string.Join('|', (string[])[@"\bTO" + @"DO\b", @"\bFIX" + @"ME\b", @"\bHA" + @"CK\b", @"Sk" + @"ip\s*=", @"Assert\.Sk" + "ip", @"#pragma war" + "ning disable", @"DateTime(Offset)?\." + @"Now\b"])));
 
     [Fact]
+    public void Connect_to_the_database_and_to_nobody_whom_a_request_names() =>
+        AssertNoneMatches(
+            In("src").Where(f => f.Path.EndsWith(".cs", StringComparison.Ordinal)).Select(f => (f.Path, WithoutComments(f.Text)))
+                .Where(f => !f.Path.Contains("/Authentication/", StringComparison.Ordinal)), // which asks who is named in the settings
+            new Regex(@"\b(HttpClient|HttpMessageInvoker|WebRequest|TcpClient|UdpClient|new Socket|ClientWebSocket|SmtpClient|Dns)\b"));
+
+    [Fact]
     public void Take_the_time_from_one_clock_only() =>
         AssertNoneMatches(
             In("src").Where(f => f.Path.EndsWith(".cs", StringComparison.Ordinal)).Select(f => (f.Path, WithoutComments(f.Text)))
