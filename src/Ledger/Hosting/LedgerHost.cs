@@ -33,8 +33,8 @@ public static class LedgerHost
         builder.Services.Configure<HostOptions>(o => o.ShutdownTimeout = ShutdownTimeout);
         builder.Logging.AddConsole(o => o.FormatterName = LogLine.Format).AddConsoleFormatter<LogLine, ConsoleFormatterOptions>()
             .SetMinimumLevel(LogLevel.Information)
-            // A connection that breaks the rules of HTTP/2 is closed; that is no error of ours, and may be repeated without end.
-            .AddFilter("Microsoft.AspNetCore.Server.Kestrel.Http2", LogLevel.Critical)
+            // A connection that breaks the rules of HTTP/2 is closed; a line for each of its frames would fill the log.
+            .AddFilter("Microsoft.AspNetCore.Server.Kestrel.Http2", LogLevel.None)
             .AddFilter("Microsoft", LogLevel.Warning).AddFilter("Npgsql", LogLevel.Warning);
         builder.Services.AddRoutingCore();
         builder.Services.AddSingleton(_ => new CallRates(settings.RatePerSecond, settings.RateBurst)).AddLedgerTimeouts();

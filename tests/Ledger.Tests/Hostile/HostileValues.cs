@@ -80,10 +80,9 @@ internal static class HostileValues
         return packed.ToArray();
     }
 
-    /// <summary>Ways to write a text into a URL: as it should be, and as it comes.</summary>
-    public static IEnumerable<string> InUrl(string text)
+    /// <summary>A text in a path as nobody should write it there.</summary>
+    public static IEnumerable<string> AsItComes(string text)
     {
-        yield return Uri.EscapeDataString(text);
         var raw = string.Concat(text.Where(c => c is > ' ' and < (char)0x7f));
         if (raw.Length > 0 && raw != Uri.EscapeDataString(text) && !raw.AsSpan().ContainsAny("?#&"))
         {

@@ -79,6 +79,32 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
         }
     }
 
+    [Fact]
+    public async Task is_tried_as_lines_of_an_import_whose_receipt_balances_and_whose_members_are_as_they_were_sent()
+    {
+        var slug = $"lines-{Interlocked.Increment(ref s_number)}";
+        (await node.Post("/v1/segments", new { slug })).Is(HttpStatusCode.Created);
+        string[] lines = [.. HostileValues.Texts.Where(t => !t.AsSpan().ContainsAny('\r', '\n') && t != "userId").Distinct()];
+        var valid = lines.Where(t => UserId.IsValid(t)).ToArray();
+        Assert.True(valid.Length > 50);
+        var csv = string.Concat(lines.Select(t => $"\"{t.Replace("\"", "\"\"", StringComparison.Ordinal)}\"\n"));
+        var ndjson = string.Concat(lines.Select(t => $"{JsonSerializer.Serialize(new { userId = t })}\n"));
+
+        var joined = (await node.Import(slug, $"userId\n{csv}")).Is(HttpStatusCode.OK).Json;
+        var again = (await node.Import(slug, ndjson, "application/x-ndjson")).Is(HttpStatusCode.OK).Json;
+
+        Assert.Equal((lines.Length, valid.Length, lines.Length - valid.Length), (joined.GetProperty("received").GetInt32(), joined.GetProperty("joined").GetInt32(), joined.GetProperty("rejected").GetInt32()));
+        Assert.Equal((lines.Length, valid.Length, lines.Length - valid.Length), (again.GetProperty("received").GetInt32(), again.GetProperty("alreadyMembers").GetInt32(), again.GetProperty("rejected").GetInt32()));
+        Assert.Equal(valid.Order(StringComparer.Ordinal), (await node.Get($"/v1/segments/{slug}/members?limit=1000")).Each("userId").Order(StringComparer.Ordinal));
+        var cells = (await node.Get($"/v1/segments/{slug}/members", ("Accept", "text/csv"))).Text.Split("\r\n").Skip(1).Where(l => l.Length > 0).Select(l => l.TrimStart('"')).ToArray();
+        Assert.Equal(valid.Length, cells.Length);
+        Assert.DoesNotContain(cells, c => c[0] is '=' or '+' or '-' or '@' or '\t');
+        foreach (var user in valid)
+        {
+            Assert.Equal(user, (await node.Get($"/v1/users/{PathIds.Encode(user)}")).Is(HttpStatusCode.OK).Json.GetProperty("userId").GetString());
+        }
+    }
+
     /// <summary>What stopped a view would stop whoever comes next.</summary>
     private async Task Resume(ApiOperation operation)
     {
@@ -171,11 +197,11 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
     private static IEnumerable<Attempt> Targets(ApiOperation operation, World world)
     {
         var good = Good(operation, world);
-        string[] values = [.. HostileValues.Texts.SelectMany(HostileValues.InUrl), .. HostileValues.NoTexts];
+        string[] values = [.. HostileValues.Texts.Select(Uri.EscapeDataString), .. HostileValues.NoTexts];
         var (path, query) = good.Target.Split('?') is [var p, var q] ? (p, $"?{q}&") : (good.Target, "?");
         foreach (var parameter in operation.PathParameters)
         {
-            foreach (var value in values)
+            foreach (var value in values.Concat(HostileValues.Texts.SelectMany(HostileValues.AsItComes)))
             {
                 yield return new(good with { Target = Target(operation, world, (parameter, value)) });
             }
