@@ -4,7 +4,11 @@ using EventId = Ledger.EventStore.EventId;
 namespace Ledger;
 
 /// <summary>Who asks, for which tenant, as part of what, and under which idempotency key.</summary>
-public sealed record CommandContext(string TenantId, string? Actor, string? CorrelationId, string? IdempotencyKey = null, string? Fingerprint = null);
+public sealed record CommandContext(string TenantId, string? Actor, string? CorrelationId, string? IdempotencyKey = null, string? Fingerprint = null)
+{
+    /// <summary>The tenant of who asks, whose idempotency key it is: another one than that of the events only for what is kept with the operator's.</summary>
+    public string CallerTenantId { get; init; } = TenantId;
+}
 
 /// <summary>
 /// A decision with what it rests on: the stream its events belong to, and the versions (its own stream's among them) that must
@@ -53,7 +57,7 @@ public sealed class CommandHandler(Appender appender, EventReader reader)
     /// </summary>
     public async Task<CommandResult> Handle(CommandContext context, Func<int, Task<Decided>> decide, CancellationToken cancellation)
     {
-        Guid? id = context.IdempotencyKey is { } key ? EventId.From(context.TenantId, "command", key) : null;
+        Guid? id = context.IdempotencyKey is { } key ? EventId.From(context.CallerTenantId, "command", key) : null;
         if (await FindFirst() is { } known)
         {
             return known;

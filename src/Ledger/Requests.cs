@@ -8,14 +8,18 @@ namespace Ledger;
 /// <summary>What a request says of itself, and what every answer says, beside the feature's own business.</summary>
 public static class Requests
 {
-    /// <summary>The tenant of everything while there is only one.</summary>
+    /// <summary>The tenant of everything where there is only one, and of the operator where there are more.</summary>
     public const string DefaultTenant = "*DEFAULT*";
 
     /// <summary>The actor of a request without credentials.</summary>
     public const string Anonymous = "anonymous";
 
     /// <summary>The tenant whose data a request is about. It leads every key and every query.</summary>
-    public static string TenantId(this HttpContext http) => DefaultTenant;
+    public static string TenantId(this HttpContext http) => http.Caller().TenantId;
+
+    /// <summary>Who makes a request that a credential is asked for, as its endpoint declares.</summary>
+    public static Caller Caller(this HttpContext http) =>
+        http.Features.Get<Caller>() ?? throw new InvalidOperationException("Nobody was asked who they are.");
 
     /// <summary>
     /// A command's context. Its fingerprint covers method, path and body, so that a key can't be used for something else.
@@ -36,8 +40,9 @@ public static class Requests
             throw new RefusedRequestException(rejection);
         }
 
+        var caller = http.Caller();
         return new CommandContext(
-            http.TenantId(), Anonymous, Activity.Current?.TraceId.ToString() ?? http.TraceIdentifier, key,
+            caller.TenantId, caller.Name, Activity.Current?.TraceId.ToString() ?? http.TraceIdentifier, key,
             key is null ? null : IdempotencyKeys.Fingerprint(operation, body));
     }
 

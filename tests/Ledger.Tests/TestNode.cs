@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Net;
 using System.Text;
 using System.Text.Json;
+using Ledger.Authentication;
 using Ledger.EventStore;
 using Ledger.Hosting;
 using Ledger.Http;
@@ -29,6 +30,12 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
     public TimeProvider? WallClock { get; init; }
 
     public string GrpcUrls { get; init; } = "";
+
+    /// <summary>When it asks for credentials; on loopback with no key it asks for none.</summary>
+    public AccessMode Auth { get; init; }
+
+    /// <summary>More of its settings.</summary>
+    public Func<LedgerSettings, LedgerSettings> Settings { get; init; } = settings => settings;
 
     /// <summary>Puts other services in the place of the node's own.</summary>
     public Action<IServiceCollection>? Configure { get; init; }
@@ -66,19 +73,19 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
             Database = await postgres.CreateDatabase();
         }
 
-        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", GrpcUrls = GrpcUrls, SweepInterval = TimeSpan.FromHours(1), PoolSize = 24, Home = postgres.Home };
-        _app = LedgerHost.Build(settings, Database, WallClock ?? Clock, builder =>
+        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", GrpcUrls = GrpcUrls, SweepInterval = TimeSpan.FromHours(1), PoolSize = 24, Home = postgres.Home, Auth = Auth };
+        _app = LedgerHost.Build(Settings(settings), Database, WallClock ?? Clock, builder =>
         {
             builder.Logging.ClearProviders().AddProvider(new ErrorLog(_errors));
             Configure?.Invoke(builder.Services);
         });
         await _app.StartAsync();
-        Client = new HttpClient { BaseAddress = new Uri(_app.Urls.First()), Timeout = TimeSpan.FromSeconds(60) };
+        Client = new HttpClient { BaseAddress = new Uri(_app.Urls.First().Replace("0.0.0.0", "127.0.0.1", StringComparison.Ordinal)), Timeout = TimeSpan.FromSeconds(60) };
     }
 
     public async ValueTask DisposeAsync()
     {
-        Client.Dispose();
+        Client?.Dispose();
         await _app!.DisposeAsync();
     }
 
@@ -86,9 +93,12 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
     public Task Stop() => _app!.StopAsync(Cancellation);
 
     /// <summary>Another node over the same database, with the same clock.</summary>
-    public async Task<TestNode> StartBeside(TimeProvider? wallClock = null)
+    public async Task<TestNode> StartBeside(TimeProvider? wallClock = null, Func<LedgerSettings, LedgerSettings>? settings = null)
     {
-        var node = new TestNode(postgres) { Clock = Clock, WallClock = wallClock ?? WallClock, Configure = Configure, Database = Database };
+        var node = new TestNode(postgres)
+        {
+            Clock = Clock, WallClock = wallClock ?? WallClock, Configure = Configure, Database = Database, Auth = Auth, Settings = settings ?? Settings,
+        };
         await node.InitializeAsync();
         return node;
     }

@@ -34,7 +34,7 @@ public static class ListEvents
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/events", Handle)
-        .WithName("ListEvents").WithTags("Events").WithSummary("The log: pages, all of it as NDJSON, or following it as server-sent events or NDJSON")
+        .Requires(Scopes.LogRead).WithName("ListEvents").WithTags("Events").WithSummary("The log: pages, all of it as NDJSON, or following it as server-sent events or NDJSON")
         .Produces<Page<EventAnswer>>().Produces<string>(200, Formats.NdjsonType, Formats.EventStreamType).ProducesQueryProblems(406);
 
     private static async Task<IResult> Handle(

@@ -18,7 +18,7 @@ public static class StreamEvents
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/streams/{streamId}", Handle)
-        .WithName("GetStream").WithTags("Events").WithSummary("The events of one stream; its version is the ETag")
+        .Requires(Scopes.LogRead).WithName("GetStream").WithTags("Events").WithSummary("The events of one stream; its version is the ETag")
         .Produces<Page<EventAnswer>>().Produces<string>(200, Formats.NdjsonType).ProducesQueryProblems(404, 406);
 
     private static async Task<IResult> Handle(

@@ -1,3 +1,4 @@
+using Ledger.Authentication;
 using Ledger.Http;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
 
@@ -13,10 +14,8 @@ public static class GrpcFace
         .AddSingleton<HealthService>()
         .AddSingleton(s =>
         {
-            var rates = s.GetRequiredService<CallRates>();
-            var transport = new GrpcTransport(
-                s.GetRequiredService<GrpcProblems>().Of,
-                http => !IsHealth(http.Request.Path) && rates.Take(http) is { } rejection ? GrpcProblems.Of(rejection, http) : null);
+            var (authenticator, rates) = (s.GetRequiredService<Authenticator>(), s.GetRequiredService<CallRates>());
+            var transport = new GrpcTransport(s.GetRequiredService<GrpcProblems>().Of, (http, needed) => Refuse(authenticator, rates, http, needed));
             s.GetRequiredService<UsageService>().AddTo(transport);
             s.GetRequiredService<HealthService>().AddTo(transport);
             return transport;
@@ -37,8 +36,25 @@ public static class GrpcFace
     public static void UseGrpcFace(this WebApplication app) =>
         app.MapWhen(http => http.Features.Get<Port>() is not null, grpc => grpc.Run(app.Services.GetRequiredService<GrpcTransport>().Answer));
 
-    /// <summary>Probes of an orchestrator are not counted, as over HTTP.</summary>
-    private static bool IsHealth(PathString path) => path.StartsWithSegments("/grpc.health.v1.Health");
+    /// <summary>Puts the caller on the request, by the metadata <c>authorization</c>; or says why it is refused. Probes of an orchestrator are not counted, as over HTTP.</summary>
+    private static async ValueTask<GrpcStatus?> Refuse(Authenticator authenticator, CallRates rates, HttpContext http, Requirement needed)
+    {
+        if (needed == Requirement.Nothing)
+        {
+            return null;
+        }
+
+        var (caller, refusal) = await authenticator.Identify(http.Request, http.RequestAborted);
+        if (caller is not null)
+        {
+            http.Features.Set(caller);
+            refusal = Authenticator.Refuse(caller, needed);
+        }
+
+        refusal = rates.Take(http) ?? refusal;
+
+        return refusal is null ? null : GrpcProblems.Of(refusal, http);
+    }
 
     /// <summary>Marks a connection.</summary>
     private sealed class Port;

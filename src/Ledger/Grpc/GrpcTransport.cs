@@ -13,8 +13,8 @@ namespace Ledger.Grpc;
 /// nothing of what they are about. Every answer to what is gRPC at all is a 200 with the outcome in the trailers.
 /// </summary>
 /// <param name="statusOf">The status of what a method threw.</param>
-/// <param name="refuse">The status of a call that is not even looked at; null: go on.</param>
-public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statusOf, Func<HttpContext, GrpcStatus?> refuse)
+/// <param name="refuse">The status of a call that is not even looked at, for its caller or for what the method needs; null: go on.</param>
+public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statusOf, Func<HttpContext, Requirement, ValueTask<GrpcStatus?>> refuse)
 {
     /// <summary>The media type; behind it may stand <c>+proto</c>.</summary>
     public const string ContentType = "application/grpc";
@@ -26,11 +26,11 @@ public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statu
 
     private readonly Dictionary<string, Method> _methods = new(StringComparer.Ordinal);
 
-    private delegate Task<GrpcStatus> Method(HttpContext http, CancellationToken cancellation);
+    private sealed record Method(Requirement Needed, Func<HttpContext, CancellationToken, Task<GrpcStatus>> Answer);
 
-    /// <summary>Adds a method of a service.</summary>
+    /// <summary>Adds a method of a service, for callers that meet a requirement.</summary>
     public GrpcTransport Add<TRequest, TResponse>(
-        ServiceDescriptor service, string name, int maxBytes, Func<TRequest, HttpContext, CancellationToken, Task<GrpcReply<TResponse>>> answer)
+        ServiceDescriptor service, string name, Requirement needed, int maxBytes, Func<TRequest, HttpContext, CancellationToken, Task<GrpcReply<TResponse>>> answer)
         where TRequest : IMessage<TRequest>, new()
         where TResponse : class, IMessage
     {
@@ -40,7 +40,7 @@ public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statu
             throw new ArgumentException($"{service.FullName} has no method {name} of this kind.", nameof(name));
         }
 
-        _methods.Add($"/{service.FullName}/{name}", async (http, cancellation) =>
+        _methods.Add($"/{service.FullName}/{name}", new Method(needed, async (http, cancellation) =>
         {
             var bytes = await GrpcMessages.ReadOne(http.Request.BodyReader, EncodingOf(http.Request), maxBytes, cancellation);
             var reply = await answer(GrpcMessages.Parse<TRequest>(method.InputType, bytes), http, cancellation);
@@ -50,12 +50,12 @@ public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statu
             }
 
             return reply.Status;
-        });
+        }));
         return this;
     }
 
-    /// <summary>The paths of all methods.</summary>
-    public IEnumerable<string> Paths => _methods.Keys;
+    /// <summary>The paths of all methods, with what each asks of its caller.</summary>
+    public IEnumerable<(string Path, Requirement Needed)> Methods => _methods.Select(m => (m.Key, m.Value.Needed));
 
     /// <summary>Answers a call.</summary>
     public async Task Answer(HttpContext http)
@@ -109,18 +109,13 @@ public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statu
             return new GrpcStatus(GrpcCode.InvalidArgument, "grpc-timeout must be 1 to 8 digits and one of H, M, S, m, u, n.");
         }
 
-        if (refuse(http) is { } refused)
-        {
-            return refused;
-        }
-
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(aborted);
         deadline.CancelAfter(timeout < Limits.RequestTimeout && timeout != Timeout.InfiniteTimeSpan ? timeout : Limits.RequestTimeout);
         http.RequestAborted = deadline.Token;
         http.Features.Get<IHttpMaxRequestBodySizeFeature>()!.MaxRequestBodySize = null; // the length of the message is what counts
         try
         {
-            return await method(http, deadline.Token);
+            return await refuse(http, method.Needed) ?? await method.Answer(http, deadline.Token);
         }
         catch (UnreadableMessageException unreadable)
         {

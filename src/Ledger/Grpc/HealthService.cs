@@ -11,7 +11,7 @@ internal sealed class HealthService(SchemaMigrator migrator, Views views, Sealer
 {
     /// <summary>Adds its method.</summary>
     public void AddTo(GrpcTransport transport) => transport.Add<HealthCheckRequest, HealthCheckResponse>(
-        HealthReflection.Descriptor.FindTypeByName<ServiceDescriptor>("Health"), "Check", Limits.MaxCommandBodyBytes, Check);
+        HealthReflection.Descriptor.FindTypeByName<ServiceDescriptor>("Health"), "Check", Requirement.Nothing, Limits.MaxCommandBodyBytes, Check);
 
     private async Task<GrpcReply<HealthCheckResponse>> Check(HealthCheckRequest request, HttpContext http, CancellationToken cancellation)
     {

@@ -20,13 +20,14 @@ internal sealed class UsageService(
     public void AddTo(GrpcTransport transport)
     {
         var service = Proto.UsageReflection.Descriptor.FindTypeByName<Google.Protobuf.Reflection.ServiceDescriptor>("UsageService");
+        var (read, write) = (new Requirement(Scopes.UsageRead), new Requirement(Scopes.UsageWrite));
         transport
-            .Add<Proto.RecordCallRequest, Proto.RecordCallResponse>(service, "RecordCall", Limits.MaxCommandBodyBytes, RecordOne)
-            .Add<Proto.RecordCallsRequest, Proto.RecordCallsResponse>(service, "RecordCalls", RecordCalls.MaxBodyBytes, RecordMany)
-            .Add<Proto.VoidCallRequest, Proto.VoidCallResponse>(service, "VoidCall", Limits.MaxCommandBodyBytes, Void)
-            .Add<Proto.QueryTotalsRequest, Proto.QueryTotalsResponse>(service, "QueryTotals", Limits.MaxCommandBodyBytes, Query)
-            .Add<Proto.RegisterServiceRequest, Proto.RegisterServiceResponse>(service, "RegisterService", Limits.MaxCommandBodyBytes, Register)
-            .Add<Proto.SetPriceRequest, Proto.SetPriceResponse>(service, "SetPrice", Limits.MaxCommandBodyBytes, SetAPrice);
+            .Add<Proto.RecordCallRequest, Proto.RecordCallResponse>(service, "RecordCall", write, Limits.MaxCommandBodyBytes, RecordOne)
+            .Add<Proto.RecordCallsRequest, Proto.RecordCallsResponse>(service, "RecordCalls", write, RecordCalls.MaxBodyBytes, RecordMany)
+            .Add<Proto.VoidCallRequest, Proto.VoidCallResponse>(service, "VoidCall", write, Limits.MaxCommandBodyBytes, Void)
+            .Add<Proto.QueryTotalsRequest, Proto.QueryTotalsResponse>(service, "QueryTotals", read, Limits.MaxCommandBodyBytes, Query)
+            .Add<Proto.RegisterServiceRequest, Proto.RegisterServiceResponse>(service, "RegisterService", write, Limits.MaxCommandBodyBytes, Register)
+            .Add<Proto.SetPriceRequest, Proto.SetPriceResponse>(service, "SetPrice", write, Limits.MaxCommandBodyBytes, SetAPrice);
     }
 
     private async Task<GrpcReply<Proto.RecordCallResponse>> RecordOne(Proto.RecordCallRequest request, HttpContext http, CancellationToken cancellation)

@@ -86,7 +86,7 @@ public static class GetHistory
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/history", Handle)
-        .WithName(nameof(GetHistory)).WithTags("History").WithSummary("Who did what when, the newest first")
+        .Requires(Scopes.HistoryRead).WithName(nameof(GetHistory)).WithTags("History").WithSummary("Who did what when, the newest first")
         .ProducesList<HistoryEntry>().ProducesQueryProblems(406);
 
     private static Task<IResult> Handle(

@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using Ledger.EventStore;
 using Ledger.Http;
+using Ledger.Keys;
 using Ledger.Reports;
 using Ledger.Segments;
 using Ledger.Services;
@@ -18,7 +19,7 @@ public static class LedgerEvents
 
     /// <summary>The registry.</summary>
     public static EventTypes Types { get; } =
-        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents, .. ServicesFeature.Events, .. UsageViewsFeature.Events, .. ReportsFeature.Events]);
+        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents, .. ServicesFeature.Events, .. UsageViewsFeature.Events, .. ReportsFeature.Events, .. KeysFeature.Events]);
 
     private static JsonSerializerOptions CreateOptions()
     {

@@ -1,8 +1,10 @@
+using Ledger.Authentication;
 using Ledger.EventStore;
 using Ledger.Events;
 using Ledger.Grpc;
 using Ledger.History;
 using Ledger.Http;
+using Ledger.Keys;
 using Ledger.Reports;
 using Ledger.Log;
 using Ledger.Segments;
@@ -46,6 +48,7 @@ public static class LedgerHost
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
         builder.Services.AddHistory().AddReports().AddTransparencyLog();
+        builder.Services.AddKeys().AddAuthenticating();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
@@ -54,9 +57,10 @@ public static class LedgerHost
         app.UseGrpcFace();
         app.UseSecurityHeaders("/docs");
         app.UseLedgerProblems();
-        app.UseCallRates("/health");
         app.UseLedgerRouting();
         app.UseLedgerTimeouts();
+        app.UseAuthenticating();
+        app.UseCallRates("/health");
         app.UseCompressedBodies();
         app.UseEndpoints(_ => { });
         app.MapUsers();
@@ -67,6 +71,7 @@ public static class LedgerHost
         app.MapHistory();
         app.MapReports();
         app.MapTransparencyLog();
+        app.MapKeys();
         app.MapOperations();
         app.MapMetrics();
         app.MapApiDescription();

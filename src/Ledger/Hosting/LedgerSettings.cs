@@ -1,3 +1,4 @@
+using Ledger.Authentication;
 using Ledger.EventStore;
 using Ledger.Http;
 
@@ -53,8 +54,11 @@ public sealed record LedgerSettings
     /// <summary>LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS=yes.</summary>
     public bool AcceptLosingEvents { get; init; }
 
-    /// <summary>LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE=yes.</summary>
-    public bool AcceptOpenNetwork { get; init; }
+    /// <summary>LEDGER_AUTH: when credentials are asked for.</summary>
+    public AccessMode Auth { get; init; }
+
+    /// <summary>LEDGER_METRICS=open: <c>/metrics</c> asks for no credential.</summary>
+    public bool OpenMetrics { get; init; }
 
     /// <summary>LEDGER_LOG_KEY: the file with the signing key of the transparency log; null: one of the log's own under <see cref="Home"/>.</summary>
     public string? LogKey { get; init; }
@@ -69,7 +73,7 @@ public sealed record LedgerSettings
     public EventStoreOptions Store { get; init; } = new();
 
     /// <summary>Reads the environment; a variable that can't be understood is named.</summary>
-    /// <exception cref="SettingsException">A value is none, or the address is open without being said to be.</exception>
+    /// <exception cref="SettingsException">A value is none.</exception>
     public static LedgerSettings FromEnvironment(Func<string, string?> environment)
     {
         var settings = new LedgerSettings
@@ -85,7 +89,19 @@ public sealed record LedgerSettings
             LogKey = Text("LEDGER_LOG_KEY", null) is { } key ? Path.GetFullPath(key) : null,
             LogOrigin = Text("LEDGER_LOG_ORIGIN", null),
             AcceptLosingEvents = Text("LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS", null) == "yes",
-            AcceptOpenNetwork = Text("LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE", null) == "yes",
+            Auth = Text("LEDGER_AUTH", "auto") switch
+            {
+                "auto" => AccessMode.Auto,
+                "required" => AccessMode.Required,
+                "off" => AccessMode.Off,
+                var other => throw new SettingsException($"LEDGER_AUTH must be auto, required or off; it is '{other}'."),
+            },
+            OpenMetrics = Text("LEDGER_METRICS", "operator") switch
+            {
+                "operator" => false,
+                "open" => true,
+                var other => throw new SettingsException($"LEDGER_METRICS must be operator or open; it is '{other}'."),
+            },
             Store = new EventStoreOptions { Schema = Text("LEDGER_SCHEMA", EventStoreOptions.DefaultSchema)! },
         };
         if (settings.Store.Schema.Length > 40 || !settings.Store.Schema.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_'))
@@ -108,16 +124,9 @@ public sealed record LedgerSettings
         foreach (var (variable, url) in Listening.Split(settings.Urls).Select(u => ("LEDGER_URLS", u))
             .Concat(Listening.Split(settings.GrpcUrls).Select(u => ("LEDGER_GRPC_URLS", u))))
         {
-            if (!Uri.TryCreate(url.Replace("://*", "://0.0.0.0", StringComparison.Ordinal).Replace("://+", "://0.0.0.0", StringComparison.Ordinal), UriKind.Absolute, out var uri) || uri.Scheme != "http")
+            if (!Listening.TryRead(url, out var uri) || uri.Scheme != "http")
             {
                 throw new SettingsException($"{variable} must hold addresses such as {DefaultUrl}; '{url}' is none.");
-            }
-
-            if (!uri.IsLoopback && !settings.AcceptOpenNetwork)
-            {
-                throw new SettingsException(
-                    $"{url} is open to the network, and anyone there could read and write: listen on loopback, or set "
-                    + "LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE=yes.");
             }
         }
 

@@ -21,8 +21,14 @@ public static class MetricsEndpoint
         .AddSingleton<MetricCollector>()
         .AddHostedService(s => s.GetRequiredService<MetricCollector>());
 
-    /// <summary>The route.</summary>
-    public static void MapMetrics(this IEndpointRouteBuilder routes) => routes
+    /// <summary>The route. What it shows is of all tenants.</summary>
+    public static void MapMetrics(this IEndpointRouteBuilder routes)
+    {
+        var route = Map(routes);
+        _ = routes.ServiceProvider.GetRequiredService<LedgerSettings>().OpenMetrics ? route.RequiresNothing() : route.RequiresOperator();
+    }
+
+    private static RouteHandlerBuilder Map(IEndpointRouteBuilder routes) => routes
         .MapGet(Path, Handle)
         .WithName("GetMetrics").WithTags("Operations").WithSummary("Everything this node measures, as Prometheus reads it")
         .Produces<string>(200, "text/plain", "application/openmetrics-text")

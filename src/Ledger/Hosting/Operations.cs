@@ -16,12 +16,12 @@ public static class Operations
     public static void MapOperations(this IEndpointRouteBuilder routes)
     {
         routes.MapGet("/health/live", () => Results.Ok(new HealthAnswer("ok", new Dictionary<string, string>())))
-            .WithName("GetLiveness").WithTags("Operations").WithSummary("Whether the process runs").Produces<HealthAnswer>();
+            .RequiresNothing().WithName("GetLiveness").WithTags("Operations").WithSummary("Whether the process runs").Produces<HealthAnswer>();
         routes.MapGet("/health/ready", Ready)
-            .WithName("GetReadiness").WithTags("Operations").WithSummary("Whether database, schema and daemon are fit for work")
+            .RequiresNothing().WithName("GetReadiness").WithTags("Operations").WithSummary("Whether database, schema and daemon are fit for work")
             .Produces<HealthAnswer>().Produces<HealthAnswer>(503);
         routes.MapGet("/v1/projections", List)
-            .WithName("ListProjections").WithTags("Operations").WithSummary("How far every view is, and what is wrong with it")
+            .RequiresOperator().WithName("ListProjections").WithTags("Operations").WithSummary("How far every view is, and what is wrong with it")
             .Produces<ProjectionsAnswer>().ProducesQueryProblems();
         Ask("rebuild", "RebuildProjection", "Fold a view anew from the first event, beside the live one", (v, name, c) => v.Rebuild(name, c));
         Ask("pause", "PauseProjection", "Stop a view at its position", (v, name, c) => v.Pause(name, c));
@@ -32,7 +32,7 @@ public static class Operations
                 await ask(views, name, cancellation)
                     ? Results.Accepted("/v1/projections")
                     : Problems.Result("projection-not-found", $"There is no projection '{name}'."))
-            .WithName(id).WithTags("Operations").WithSummary(summary).Produces(202).ProducesCommandProblems(404);
+            .RequiresOperator().WithName(id).WithTags("Operations").WithSummary(summary).Produces(202).ProducesCommandProblems(404);
     }
 
     private static async Task<IResult> List(HttpContext http, Views views, CancellationToken cancellation)

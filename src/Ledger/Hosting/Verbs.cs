@@ -1,5 +1,7 @@
 using System.CommandLine;
+using Ledger.Authentication;
 using Ledger.EventStore;
+using Ledger.Keys;
 using Npgsql;
 
 namespace Ledger.Hosting;
@@ -24,8 +26,8 @@ public static class Verbs
           LEDGER_LOG_KEY        the file with the signing key of the transparency log (one under LEDGER_HOME)
           LEDGER_LOG_ORIGIN     what the transparency log is called (ledger.local/ and 12 digits)
           LEDGER_POSTGRES_BIN   the folder with postgres, initdb and pg_ctl
-          LEDGER_I_KNOW_ANYONE_ON_THE_NETWORK_CAN_WRITE=yes
-                                listen on other addresses than loopback, without credentials
+          LEDGER_AUTH           auto: ask for credentials, but not on loopback while there are none; required; off (auto)
+          LEDGER_METRICS        who may read /metrics: operator, or open to everybody (operator)
           LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS=yes
                                 work on a server with fsync, full_page_writes or synchronous_commit off
         """;
@@ -44,6 +46,15 @@ public static class Verbs
         var since = new Option<string?>("--since") { Description = "A file with a checkpoint that was kept: the log must have grown from it." };
         var verifyExport = new Option<string?>("--export") { Description = "The folder of an export to verify, with no database at all." };
         var verifyViews = new Option<bool>("--views") { Description = "Compare the views with a replay of the log as well." };
+        var keyName = new Option<string>("--name") { Description = "Who will use it: the actor of what it does.", Required = true };
+        var keyTenant = new Option<string?>("--tenant") { Description = $"Whose data it gives access to; {Requests.DefaultTenant} unless given." };
+        var keyScopes = new Option<string[]>("--scope")
+        {
+            Description = $"What it allows: {string.Join(", ", ScopeNames.All)}.", Required = true, AllowMultipleArgumentsPerToken = true,
+        };
+        var keyExpires = new Option<string?>("--expires") { Description = "A time or a duration, such as P90D; never unless given." };
+        var keyOverlap = new Option<string>("--overlap") { Description = "How long the old secret holds on, such as PT1H.", Required = true };
+        var keyId = new Argument<string>("keyId") { Description = "The key's id, as 'keys list' has it." };
         return new RootCommand($"Ledger: segments, memberships and usage as an event-sourced ledger on PostgreSQL.\n\n{Environment}")
         {
             Verb(new Command("up", "Start a node: bring the schema up to date and serve until stopped."), async (_, settings, cancellation) =>
@@ -73,6 +84,19 @@ public static class Verbs
                     await using var cluster = database is null ? await StartCluster(settings, errors, cancellation) : null;
                     return await PsqlVerb.Run(database ?? cluster!.ConnectionString, settings.Store, parsed.UnmatchedTokens, errors);
                 }),
+            new Command("keys", "Make, list, rotate and revoke API keys, as the operator.")
+            {
+                Verb(new Command("create", "Make a key; standard output gets its secret, this once.") { keyName, keyTenant, keyScopes, keyExpires }, (parsed, settings, cancellation) =>
+                    WithoutServing(settings, errors, services => KeysFeature.Create(
+                        services, parsed.GetValue(keyName)!, parsed.GetValue(keyTenant), parsed.GetValue(keyScopes)!, parsed.GetValue(keyExpires), output, errors, cancellation), cancellation)),
+                Verb(new Command("list", "List the keys, without their secrets."), (_, settings, cancellation) =>
+                    WithoutServing(settings, errors, services => KeysFeature.List(services, output, cancellation), cancellation)),
+                Verb(new Command("rotate", "Give a key another secret; standard output gets it, this once.") { keyId, keyOverlap }, (parsed, settings, cancellation) =>
+                    WithoutServing(settings, errors, services => KeysFeature.Rotate(
+                        services, parsed.GetValue(keyId)!, parsed.GetValue(keyOverlap)!, output, errors, cancellation), cancellation)),
+                Verb(new Command("revoke", "Revoke a key.") { keyId }, (parsed, settings, cancellation) =>
+                    WithoutServing(settings, errors, services => KeysFeature.Revoke(services, parsed.GetValue(keyId)!, output, errors, cancellation), cancellation)),
+            },
             Verb(
                 new Command("key", "Show the verification keys of the transparency log, the current one first.")
                 {
@@ -130,13 +154,15 @@ public static class Verbs
         await using var cluster = await StartCluster(settings, output, cancellation);
         await using var app = LedgerHost.Build(settings, cluster?.ConnectionString ?? settings.Database!);
         await app.StartAsync(cancellation);
+        var open = app.Services.GetRequiredService<Access>().IsOpen;
         await output.WriteLineAsync(
             $"""
              Ledger listens on {string.Join(", ", app.Urls.Except(app.GrpcUrls()))}
              gRPC is answered {(app.GrpcUrls() is { Count: > 0 } grpc ? $"on {string.Join(", ", grpc)}" : "nowhere: LEDGER_GRPC_URLS is not set")}
              Data lies in {(cluster is null ? $"{new NpgsqlConnectionStringBuilder(settings.Database).Host}, schema {settings.Store.Schema}" : cluster.DataDirectory)}
-             No credentials are asked for: everything belongs to the tenant {Requests.DefaultTenant}
-             Try: curl -i -X PUT {app.Urls.First()}/v1/users/u1 -H 'Content-Type: application/json' -d '{"{"}"attributes":{"{"}"country":"DE"{"}"}{"}"}'
+             {(open ? $"No credentials are asked for: who calls is {Requests.Anonymous}, and may do everything in the tenant {Requests.DefaultTenant}"
+                 : "Credentials are asked for: './ledger keys create' makes one")}
+             Try: curl -i -X PUT {app.Urls.First()}/v1/users/u1 {(open ? "" : "-H \"Authorization: Bearer $KEY\" ")}-H 'Content-Type: application/json' -d '{"{"}"attributes":{"{"}"country":"DE"{"}"}{"}"}'
              """);
         await app.WaitForShutdownAsync(cancellation);
         await output.WriteLineAsync("Ledger has stopped");

@@ -4,16 +4,6 @@ using System.Threading.RateLimiting;
 
 namespace Ledger.Http;
 
-/// <summary>Who sent a request, as far as a credential says; a feature of the request.</summary>
-public interface ICallerFeature
-{
-    /// <summary>The caller's tenant.</summary>
-    string TenantId { get; }
-
-    /// <summary>The credential's name.</summary>
-    string Name { get; }
-}
-
 /// <summary>
 /// A token bucket a caller: requests a second, and so many more at once when the caller was silent before. A request is one token,
 /// however many lines it streams, for these have limits of their own. Each node counts for itself.
@@ -75,7 +65,7 @@ public sealed class CallRates : IAsyncDisposable
     /// </summary>
     internal static Counted Of(HttpContext http)
     {
-        if (http.Features.Get<ICallerFeature>() is { } caller)
+        if (http.Features.Get<Caller>() is { } caller && caller != Caller.Anonymous)
         {
             return new(caller.TenantId, caller.Name, null);
         }

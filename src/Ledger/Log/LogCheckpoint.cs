@@ -20,10 +20,10 @@ public static class LogCheckpoint
     public static void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/log/checkpoint", Get)
-            .WithName("GetLogCheckpoint").WithTags("Log").WithSummary("The newest signed checkpoint of the log, a C2SP signed note")
+            .Requires(Scopes.LogRead).WithName("GetLogCheckpoint").WithTags("Log").WithSummary("The newest signed checkpoint of the log, a C2SP signed note")
             .Produces<string>(200, "text/plain").ProducesQueryProblems();
         routes.MapGet("/v1/log/key", GetKeys)
-            .WithName("GetLogKeys").WithTags("Log").WithSummary("The keys that verify checkpoints, one a line, the current one first")
+            .Requires(Scopes.LogRead).WithName("GetLogKeys").WithTags("Log").WithSummary("The keys that verify checkpoints, one a line, the current one first")
             .Produces<string>(200, "text/plain").ProducesQueryProblems();
     }
 

@@ -26,10 +26,10 @@ public static class LogProofs
     public static void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/log/proofs/inclusion", GetInclusion)
-            .WithName("GetInclusionProof").WithTags("Log").WithSummary("What proves that the event at a position is in the log")
+            .Requires(Scopes.LogRead).WithName("GetInclusionProof").WithTags("Log").WithSummary("What proves that the event at a position is in the log")
             .Produces<InclusionProof>().Produces<string>(200, "text/plain").ProducesQueryProblems();
         routes.MapGet("/v1/log/proofs/consistency", GetConsistency)
-            .WithName("GetConsistencyProof").WithTags("Log").WithSummary("What proves that the log has only grown between two sizes")
+            .Requires(Scopes.LogRead).WithName("GetConsistencyProof").WithTags("Log").WithSummary("What proves that the log has only grown between two sizes")
             .Produces<ConsistencyProof>().ProducesQueryProblems();
     }
 

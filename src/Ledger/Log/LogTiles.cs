@@ -16,7 +16,7 @@ public static class LogTiles
     /// <summary>The routes.</summary>
     public static void Map(IEndpointRouteBuilder routes) =>
         routes.MapGet("/v1/log/tile/{level}/{**index}", Get)
-            .WithName("GetLogTile").WithTags("Log").WithSummary("A tile of the log, as C2SP's tlog-tiles has it: hashes, or entries")
+            .Requires(Scopes.LogRead).WithName("GetLogTile").WithTags("Log").WithSummary("A tile of the log, as C2SP's tlog-tiles has it: hashes, or entries")
             .Produces<byte[]>(200, TilesType).ProducesQueryProblems(404);
 
     private static async Task<IResult> Get(string level, string? index, HttpContext http, TransparencyLog log, CancellationToken cancellation)

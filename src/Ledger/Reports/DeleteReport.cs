@@ -20,7 +20,7 @@ public sealed record DeleteReport
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapDelete("/v1/reports/{reportId}", Handle)
-        .WithName(nameof(DeleteReport)).WithTags("Reports").WithSummary("Delete a report and its file")
+        .Requires(Scopes.Admin).WithName(nameof(DeleteReport)).WithTags("Reports").WithSummary("Delete a report and its file")
         .Produces(204).ProducesCommandProblems(404, 412);
 
     private static async Task<IResult> Handle(

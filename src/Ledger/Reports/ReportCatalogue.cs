@@ -43,13 +43,13 @@ public static class ReportCatalogue
     public static void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/reports/{reportId}.csv", GetFile)
-            .WithName("GetReportFile").WithTags("Reports").WithSummary("The file of a report that is ready: user;segment;operation;time")
+            .Requires(Scopes.HistoryRead).WithName("GetReportFile").WithTags("Reports").WithSummary("The file of a report that is ready: user;segment;operation;time")
             .Produces<string>(200, Formats.CsvType).ProducesQueryProblems(404, 409);
         routes.MapGet("/v1/reports/{reportId}", GetOne)
-            .WithName("GetReport").WithTags("Reports").WithSummary("What has become of a report")
+            .Requires(Scopes.HistoryRead).WithName("GetReport").WithTags("Reports").WithSummary("What has become of a report")
             .Produces<ReportAnswer>().ProducesQueryProblems(404);
         routes.MapGet("/v1/reports", List)
-            .WithName("ListReports").WithTags("Reports").WithSummary("All reports, the one asked for last first")
+            .Requires(Scopes.HistoryRead).WithName("ListReports").WithTags("Reports").WithSummary("All reports, the one asked for last first")
             .ProducesList<ReportAnswer>().ProducesQueryProblems(406);
     }
 

@@ -21,7 +21,7 @@ public sealed record RequestReport(string Kind, string Month, string? UserId = n
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPost("/v1/reports", Handle)
-        .WithName(nameof(RequestReport)).WithTags("Reports").WithSummary("Ask for a report of a month; one of a month that is over is made once")
+        .Requires(Scopes.HistoryRead).WithName(nameof(RequestReport)).WithTags("Reports").WithSummary("Ask for a report of a month; one of a month that is over is made once")
         .Produces<ReportAnswer>(201).Produces<ReportAnswer>().ProducesCommandProblems();
 
     private static async Task<IResult> Handle(

@@ -101,7 +101,7 @@ public sealed record ChangeMemberships(string UserId, IReadOnlyList<Join> Join, 
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPost("/v1/users/{userId}/segments", Handle)
-        .WithName(nameof(ChangeMemberships)).WithTags("Memberships").WithSummary("Join and leave segments, all or nothing")
+        .Requires(Scopes.SegmentsWrite).WithName(nameof(ChangeMemberships)).WithTags("Memberships").WithSummary("Join and leave segments, all or nothing")
         .Accepts<Body>("application/json").Produces<UserSegmentsAnswer>().ProducesCommandProblems(404);
 
     private static async Task<IResult> Handle(

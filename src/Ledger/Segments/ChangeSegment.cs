@@ -36,7 +36,7 @@ public sealed record ChangeSegment(Patch<string?> Description, Patch<decimal?> R
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPatch("/v1/segments/{slug}", Handle)
-        .WithName(nameof(ChangeSegment)).WithTags("Segments").WithSummary("Change a segment")
+        .Requires(Scopes.SegmentsWrite).WithName(nameof(ChangeSegment)).WithTags("Segments").WithSummary("Change a segment")
         .Accepts<ChangeSegment>("application/json", "application/merge-patch+json")
         .Produces<SegmentAnswer>().ProducesCommandProblems(404, 412);
 

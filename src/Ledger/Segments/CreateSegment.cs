@@ -20,7 +20,7 @@ public sealed record CreateSegment(string Slug, string? Description = null, deci
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPost("/v1/segments", Handle)
-        .WithName(nameof(CreateSegment)).WithTags("Segments").WithSummary("Create a segment")
+        .Requires(Scopes.SegmentsWrite).WithName(nameof(CreateSegment)).WithTags("Segments").WithSummary("Create a segment")
         .Produces<SegmentAnswer>(201).ProducesCommandProblems(409);
 
     private static async Task<IResult> Handle(

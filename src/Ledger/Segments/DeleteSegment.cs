@@ -20,7 +20,7 @@ public sealed record DeleteSegment
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapDelete("/v1/segments/{slug}", Handle)
-        .WithName(nameof(DeleteSegment)).WithTags("Segments").WithSummary("Delete a segment; every membership of it ends")
+        .Requires(Scopes.SegmentsWrite).WithName(nameof(DeleteSegment)).WithTags("Segments").WithSummary("Delete a segment; every membership of it ends")
         .Produces(204).ProducesCommandProblems(404, 412);
 
     private static async Task<IResult> Handle(

@@ -22,7 +22,7 @@ public static class ImportMembers
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPost("/v1/segments/{slug}/members", Handle)
-        .WithName(nameof(ImportMembers)).WithTags("Segments").WithSummary("Bulk join, streamed: userId[,ttl|expiresAt] a line")
+        .Requires(Scopes.SegmentsWrite).WithName(nameof(ImportMembers)).WithTags("Segments").WithSummary("Bulk join, streamed: userId[,ttl|expiresAt] a line")
         .Accepts<string>("text/csv", "application/x-ndjson").Produces<ImportReceipt>().ProducesCommandProblems(404)
         .WithMetadata(new DisableRequestSizeLimitAttribute());
 

@@ -11,7 +11,7 @@ public static class JoinSegment
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPut("/v1/users/{userId}/segments/{slug}", Handle)
-        .WithName(nameof(JoinSegment)).WithTags("Memberships").WithSummary("Join one segment or renew a membership")
+        .Requires(Scopes.SegmentsWrite).WithName(nameof(JoinSegment)).WithTags("Memberships").WithSummary("Join one segment or renew a membership")
         .Accepts<Body>(isOptional: true, "application/json").Produces<UserSegment>().ProducesCommandProblems(404);
 
     private static async Task<IResult> Handle(

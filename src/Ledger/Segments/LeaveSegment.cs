@@ -8,7 +8,7 @@ public static class LeaveSegment
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapDelete("/v1/users/{userId}/segments/{slug}", Handle)
-        .WithName(nameof(LeaveSegment)).WithTags("Memberships").WithSummary("Leave one segment")
+        .Requires(Scopes.SegmentsWrite).WithName(nameof(LeaveSegment)).WithTags("Memberships").WithSummary("Leave one segment")
         .Produces(204).ProducesCommandProblems(404);
 
     private static async Task<IResult> Handle(

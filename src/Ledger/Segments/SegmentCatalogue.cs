@@ -33,10 +33,10 @@ public static class SegmentCatalogue
     public static void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/segments/{slug}", GetOne)
-            .WithName("GetSegment").WithTags("Segments").WithSummary("A segment; of a deleted one, its last life")
+            .Requires(Scopes.SegmentsRead).WithName("GetSegment").WithTags("Segments").WithSummary("A segment; of a deleted one, its last life")
             .Produces<SegmentAnswer>().ProducesQueryProblems(404);
         routes.MapGet("/v1/segments", List)
-            .WithName("ListSegments").WithTags("Segments").WithSummary("All segments by slug; deleted ones when asked for")
+            .Requires(Scopes.SegmentsRead).WithName("ListSegments").WithTags("Segments").WithSummary("All segments by slug; deleted ones when asked for")
             .ProducesList<SegmentAnswer>().ProducesQueryProblems(406);
     }
 

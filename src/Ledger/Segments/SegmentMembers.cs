@@ -22,7 +22,7 @@ public static class SegmentMembers
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/segments/{slug}/members", Handle)
-        .WithName("ListSegmentMembers").WithTags("Segments").WithSummary("Members of a segment, now, at an instant or as known at a position")
+        .Requires(Scopes.SegmentsRead).WithName("ListSegmentMembers").WithTags("Segments").WithSummary("Members of a segment, now, at an instant or as known at a position")
         .ProducesList<SegmentMember>().ProducesQueryProblems(404, 406);
 
     private static Task<IResult> Handle(

@@ -23,7 +23,7 @@ public static class SegmentSizes
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/segments/counts", Handle)
-        .WithName("GetSegmentCounts").WithTags("Segments").WithSummary("Members of every live segment, now, at an instant, as known at a position, or over a time by hour or day")
+        .Requires(Scopes.SegmentsRead).WithName("GetSegmentCounts").WithTags("Segments").WithSummary("Members of every live segment, now, at an instant, as known at a position, or over a time by hour or day")
         .ProducesList<SegmentSize>().ProducesQueryProblems(406);
 
     /// <summary>

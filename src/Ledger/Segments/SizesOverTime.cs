@@ -64,7 +64,7 @@ public static class SizesOverTime
     /// <summary>The route of one segment; that of all is the one of <see cref="SegmentSizes"/>.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/segments/{slug}/counts", OfOne)
-        .WithName("GetSegmentCountsOverTime").WithTags("Segments").WithSummary("Members of a segment over a time, by hour or by day")
+        .Requires(Scopes.SegmentsRead).WithName("GetSegmentCountsOverTime").WithTags("Segments").WithSummary("Members of a segment over a time, by hour or by day")
         .ProducesList<SizeAt>().ProducesQueryProblems(404, 406);
 
     private static Task<IResult> OfOne(

@@ -17,7 +17,7 @@ public static class UserSegments
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/users/{userId}/segments", Handle)
-        .WithName("GetUserSegments").WithTags("Memberships").WithSummary("The segments a user is in, now, at an instant or as known at a position")
+        .Requires(Scopes.SegmentsRead).WithName("GetUserSegments").WithTags("Memberships").WithSummary("The segments a user is in, now, at an instant or as known at a position")
         .Produces<UserSegmentsAnswer>().ProducesQueryProblems();
 
     private static async Task<IResult> Handle(

@@ -16,7 +16,7 @@ public static class WhyMember
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/users/{userId}/segments/{slug}", Handle)
-        .WithName("ExplainMembership").WithTags("Memberships").WithSummary("Why a user is, was or is not in a segment")
+        .Requires(Scopes.SegmentsRead).WithName("ExplainMembership").WithTags("Memberships").WithSummary("Why a user is, was or is not in a segment")
         .Produces<MembershipReason>().ProducesQueryProblems(404);
 
     private static Task<IResult> Handle(

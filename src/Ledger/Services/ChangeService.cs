@@ -41,7 +41,7 @@ public sealed record ChangeService(Patch<string> Title, Patch<string?> Descripti
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPatch("/v1/services/{serviceId}", Handle)
-        .WithName(nameof(ChangeService)).WithTags("Services").WithSummary("Change a service's title or description")
+        .Requires(Scopes.UsageWrite).WithName(nameof(ChangeService)).WithTags("Services").WithSummary("Change a service's title or description")
         .Accepts<ChangeService>("application/json", "application/merge-patch+json")
         .Produces<ServiceAnswer>().ProducesCommandProblems(404, 412);
 

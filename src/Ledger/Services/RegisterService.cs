@@ -26,7 +26,7 @@ public sealed record RegisterService(string Title, string? ServiceId = null, str
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPost("/v1/services", Handle)
-        .WithName(nameof(RegisterService)).WithTags("Services").WithSummary("Register an AI service")
+        .Requires(Scopes.UsageWrite).WithName(nameof(RegisterService)).WithTags("Services").WithSummary("Register an AI service")
         .Produces<ServiceAnswer>(201).ProducesCommandProblems();
 
     private static async Task<IResult> Handle(

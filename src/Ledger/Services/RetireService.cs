@@ -20,7 +20,7 @@ public sealed record RetireService
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapDelete("/v1/services/{serviceId}", Handle)
-        .WithName(nameof(RetireService)).WithTags("Services").WithSummary("Retire a service; its prices, id and title stay")
+        .Requires(Scopes.UsageWrite).WithName(nameof(RetireService)).WithTags("Services").WithSummary("Retire a service; its prices, id and title stay")
         .Produces(204).ProducesCommandProblems(404, 412);
 
     private static async Task<IResult> Handle(

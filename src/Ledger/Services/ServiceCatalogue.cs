@@ -42,10 +42,10 @@ public static class ServiceCatalogue
     public static void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/services/{serviceId}", GetOne)
-            .WithName("GetService").WithTags("Services").WithSummary("A service with the price in force; also a retired one")
+            .Requires(Scopes.UsageRead).WithName("GetService").WithTags("Services").WithSummary("A service with the price in force; also a retired one")
             .Produces<ServiceAnswer>().ProducesQueryProblems(404);
         routes.MapGet("/v1/services", List)
-            .WithName("ListServices").WithTags("Services").WithSummary("All services by id, with the price in force; retired ones when asked for")
+            .Requires(Scopes.UsageRead).WithName("ListServices").WithTags("Services").WithSummary("All services by id, with the price in force; retired ones when asked for")
             .ProducesList<ServiceAnswer>().ProducesQueryProblems(406);
     }
 

@@ -33,10 +33,10 @@ public static class ServicePrices
     public static void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/services/{serviceId}/prices", List)
-            .WithName("ListPrices").WithTags("Services").WithSummary("All prices of a service as they were set, and which is in force")
+            .Requires(Scopes.UsageRead).WithName("ListPrices").WithTags("Services").WithSummary("All prices of a service as they were set, and which is in force")
             .ProducesList<ListedPrice>().ProducesQueryProblems(404, 406);
         routes.MapGet("/v1/services/{serviceId}/prices/{priceVersion}", GetOne)
-            .WithName("GetPrice").WithTags("Services").WithSummary("One price of a service")
+            .Requires(Scopes.UsageRead).WithName("GetPrice").WithTags("Services").WithSummary("One price of a service")
             .Produces<ListedPrice>().ProducesQueryProblems(404);
     }
 

@@ -37,7 +37,7 @@ public sealed record SetPrice(string Currency, IReadOnlyList<PriceComponent> Com
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPost("/v1/services/{serviceId}/prices", Handle)
-        .WithName(nameof(SetPrice)).WithTags("Services").WithSummary("Add a price, in force from now, the past or the future on")
+        .Requires(Scopes.UsageWrite).WithName(nameof(SetPrice)).WithTags("Services").WithSummary("Add a price, in force from now, the past or the future on")
         .Produces<PriceAnswer>(201).ProducesCommandProblems(404, 412);
 
     private static async Task<IResult> Handle(

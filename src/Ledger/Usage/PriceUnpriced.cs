@@ -43,7 +43,7 @@ public sealed record PriceUnpriced(string ServiceId, DateTimeOffset? From = null
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPost("/v1/usage/unpriced/price", Handle)
-        .WithName(nameof(PriceUnpriced)).WithTags("Usage").WithSummary("Price the calls that have no price by what is now in the price list")
+        .Requires(Scopes.UsageWrite).WithName(nameof(PriceUnpriced)).WithTags("Usage").WithSummary("Price the calls that have no price by what is now in the price list")
         .Produces<LatePricing>().ProducesCommandProblems(404);
 
     private static async Task<IResult> Handle(

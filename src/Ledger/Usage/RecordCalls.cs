@@ -55,7 +55,7 @@ public static class RecordCalls
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPost("/v1/usage", Handle)
-        .WithName(nameof(RecordCalls)).WithTags("Usage").WithSummary("Record calls: JSON, NDJSON or CloudEvents")
+        .Requires(Scopes.UsageWrite).WithName(nameof(RecordCalls)).WithTags("Usage").WithSummary("Record calls: JSON, NDJSON or CloudEvents")
         .Accepts<CallBody>("application/json", NdjsonType, CloudEvents.StructuredType, CloudEvents.BatchType)
         .Produces<CallsAnswer>().ProducesCommandProblems(404)
         .WithMetadata(new DisableRequestSizeLimitAttribute());

@@ -21,7 +21,7 @@ public static class UnpricedCalls
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/usage/unpriced", Handle)
-        .WithName("ListUnpricedCalls").WithTags("Usage").WithSummary("How many calls wait for a price, by service and reason")
+        .Requires(Scopes.UsageRead).WithName("ListUnpricedCalls").WithTags("Usage").WithSummary("How many calls wait for a price, by service and reason")
         .ProducesList<UnpricedCallsAnswer>().ProducesQueryProblems(406);
 
     private static Task<IResult> Handle(

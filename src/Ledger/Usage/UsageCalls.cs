@@ -72,10 +72,10 @@ public static class UsageCalls
     public static void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/usage/calls", List)
-            .WithName("ListCalls").WithTags("Usage").WithSummary("The calls themselves, the newest first")
+            .Requires(Scopes.UsageRead).WithName("ListCalls").WithTags("Usage").WithSummary("The calls themselves, the newest first")
             .ProducesList<CallAnswer>().ProducesQueryProblems(406);
         routes.MapGet("/v1/usage/calls/{source}/{id}", GetOne)
-            .WithName("GetCall").WithTags("Usage").WithSummary("One call, by its source and the id the source gave it")
+            .Requires(Scopes.UsageRead).WithName("GetCall").WithTags("Usage").WithSummary("One call, by its source and the id the source gave it")
             .Produces<CallAnswer>().ProducesQueryProblems(404);
     }
 

@@ -76,7 +76,7 @@ public static partial class UsageTotals
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapGet("/v1/usage/totals", Handle)
-        .WithName("GetUsageTotals").WithTags("Usage").WithSummary("What calls come to, by user, service, currency and time, now or as known at a position")
+        .Requires(Scopes.UsageRead).WithName("GetUsageTotals").WithTags("Usage").WithSummary("What calls come to, by user, service, currency and time, now or as known at a position")
         .Produces<UsageTotalsPage>().Produces<string>(200, Formats.NdjsonType, Formats.CsvType).ProducesQueryProblems(406);
 
     private static Task<IResult> Handle(

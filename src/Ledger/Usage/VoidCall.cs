@@ -24,7 +24,7 @@ public sealed record VoidCall(string Reason)
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPost("/v1/usage/calls/{source}/{id}/void", Handle)
-        .WithName(nameof(VoidCall)).WithTags("Usage").WithSummary("Take a call back; doing it again changes nothing")
+        .Requires(Scopes.UsageWrite).WithName(nameof(VoidCall)).WithTags("Usage").WithSummary("Take a call back; doing it again changes nothing")
         .Produces<VoidedCall>().ProducesCommandProblems(404);
 
     private static async Task<IResult> Handle(

@@ -45,7 +45,7 @@ public sealed record PutUser(IReadOnlyDictionary<string, JsonElement> Attributes
     /// <summary>The route.</summary>
     public static void Map(IEndpointRouteBuilder routes) => routes
         .MapPut("/v1/users/{userId}", Handle)
-        .WithName(nameof(PutUser)).WithTags("Users").WithSummary("Register a user or replace its attributes")
+        .Requires(Scopes.SegmentsWrite).WithName(nameof(PutUser)).WithTags("Users").WithSummary("Register a user or replace its attributes")
         .Produces<UserAnswer>(200).Produces<UserAnswer>(201).ProducesCommandProblems(412);
 
     private static async Task<IResult> Handle(

@@ -23,10 +23,10 @@ public static class UserDirectory
     public static void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/users/{userId}", GetOne)
-            .WithName("GetUser").WithTags("Users").WithSummary("A user with its attributes")
+            .Requires(Scopes.SegmentsRead).WithName("GetUser").WithTags("Users").WithSummary("A user with its attributes")
             .Produces<UserAnswer>().ProducesQueryProblems(404);
         routes.MapGet("/v1/users", List)
-            .WithName("ListUsers").WithTags("Users").WithSummary("All users, by id")
+            .Requires(Scopes.SegmentsRead).WithName("ListUsers").WithTags("Users").WithSummary("All users, by id")
             .ProducesList<UserAnswer>().ProducesQueryProblems(406);
     }
 

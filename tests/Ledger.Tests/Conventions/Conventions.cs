@@ -48,7 +48,7 @@ public sealed partial class Every_event_kind
 public sealed partial class The_sources
 {
     private static readonly string[] Features = [.. Directory.GetDirectories(Repository.PathOf("src/Ledger")).Select(d => Path.GetFileName(d)!)
-        .Where(f => f is not ("Http" or "Grpc" or "Hosting" or "bin" or "obj" or "Properties"))];
+        .Where(f => f is not ("Http" or "Grpc" or "Authentication" or "Hosting" or "bin" or "obj" or "Properties"))];
 
     /// <summary>Features that show what the event store keeps.</summary>
     private static readonly string[] WithoutTables = ["Events", "Log"];
@@ -108,6 +108,10 @@ public sealed partial class The_sources
 
         AssertNoneMatches(In("src/Ledger/Hosting").Select(f => (f.Path, WithoutComments(f.Text))), new Regex($@"(?<![\w.""])({string.Join('|', types)})(?=[.(<> ])"));
     }
+
+    [Fact]
+    public void Of_Authentication_know_no_feature() =>
+        AssertNoneMatches(In("src/Ledger/Authentication"), new Regex($@"Ledger\.({string.Join('|', Features)})\b"));
 
     [Fact]
     public void Of_the_event_store_know_no_web_and_no_feature()

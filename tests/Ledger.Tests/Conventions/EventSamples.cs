@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Ledger.Keys;
 using Ledger.Reports;
 using Ledger.Segments;
 using Ledger.Services;
@@ -46,6 +47,9 @@ public static class EventSamples
         new ReportCompleted(42, 3, 180, "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
         new ReportFailed("The service's log has the reason."),
         new ReportDeleted(),
+        new KeyCreated("gateway-eu", "acme", ["segments:read", "usage:write"], "ldg_0123456789abcdef", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", At),
+        new KeyRotated("60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752", At),
+        new KeyRevoked(),
     ];
 
     public static object Of(Type type) => All.Single(e => e.GetType() == type);

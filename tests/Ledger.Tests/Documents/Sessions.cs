@@ -111,6 +111,6 @@ public sealed partial class Sessions(PostgresFixture postgres)
     [GeneratedRegex(@"^\d+ events verified\n", RegexOptions.Multiline)]
     private static partial Regex Progress();
 
-    [GeneratedRegex("""(?<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)|(?<trace>"traceId":"[^"]+")|(?<event>"id":"[\da-f]{8}-[\da-f-]{27}")|(?<correlation>"correlationId":"[^"]+")|(?<signature>— ledger\.local/\S+ \S+)|(?<origin>ledger\.local/[\da-f]{12}(\+[\da-f]{8}\+\S+)?)|(?<root>(?<=\n)[A-Za-z\d+/]{43}=(?=\n))|(?<seconds>\d+\.\d s\n)|(?<bytes>\d+ bytes(, and not \d+)?)|(?<date>Date: .+)|(?<lag>"lagSeconds":[\d.]+)""")]
+    [GeneratedRegex("""(?<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)|(?<trace>"traceId":"[^"]+")|(?<event>"id":"[\da-f]{8}-[\da-f-]{27}")|(?<correlation>"correlationId":"[^"]+")|(?<signature>— ledger\.local/\S+ \S+)|(?<origin>ledger\.local/[\da-f]{12}(\+[\da-f]{8}\+\S+)?)|(?<root>(?<=\n)[A-Za-z\d+/]{43}=(?=\n))|(?<seconds>\d+\.\d s\n)|(?<bytes>\d+ bytes(, and not \d+)?)|(?<key>(ldg_|(?<="keyId":"))[\da-f]{16})|(?<date>Date: .+)|(?<lag>"lagSeconds":[\d.]+)""")]
     private static partial Regex Changing();
 }

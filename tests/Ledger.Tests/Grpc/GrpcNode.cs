@@ -2,16 +2,24 @@ using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
+using Ledger.Authentication;
 using Ledger.Hosting;
 using Ledger.Testing;
 
 namespace Ledger.Tests.Grpc;
 
 /// <summary>A node with a gRPC port, and gRPC's own client for JavaScript beside it.</summary>
-public sealed class GrpcNode(PostgresFixture postgres) : IAsyncLifetime
+public sealed class GrpcNode : IAsyncLifetime
 {
-    private readonly TestNode _node = new(postgres) { GrpcUrls = "http://127.0.0.1:0" };
+    private readonly TestNode _node;
     private GrpcJs? _client;
+
+    /// <summary>One that asks for no credentials.</summary>
+    public GrpcNode(PostgresFixture postgres) : this(postgres, AccessMode.Auto)
+    {
+    }
+
+    internal GrpcNode(PostgresFixture postgres, AccessMode auth) => _node = new(postgres) { GrpcUrls = "http://127.0.0.1:0", Auth = auth };
 
     public TestNode Http => _node;
 

@@ -284,7 +284,7 @@ public sealed class The_transport(GrpcNode node) : IClassFixture<GrpcNode>, IDis
 
         Assert.Equal(
             files.SelectMany(f => f.Services).SelectMany(s => s.Methods).Select(m => $"/{m.Service.FullName}/{m.Name}").Order(),
-            node.Http.Services.GetRequiredService<GrpcTransport>().Paths.Order());
+            node.Http.Services.GetRequiredService<GrpcTransport>().Methods.Select(m => m.Path).Order());
     }
 
     [Fact]

@@ -103,7 +103,7 @@ public sealed class A_rate(PostgresFixture postgres)
             var http = new DefaultHttpContext { Connection = { RemoteIpAddress = IPAddress.Parse(address) } };
             if (name is not null)
             {
-                http.Features.Set<ICallerFeature>(new Caller(tenant!, name));
+                http.Features.Set(new Caller(tenant!, name, Scopes.All));
             }
 
             return CallRates.Of(http);
@@ -154,8 +154,6 @@ public sealed class A_rate(PostgresFixture postgres)
             (GrpcCode)int.Parse(response.TrailingHeaders.GetValues("grpc-status").Single(), System.Globalization.CultureInfo.InvariantCulture),
             response.TrailingHeaders.TryGetValues("grpc-status-details-bin", out var details) ? details.Single() : null);
     }
-
-    private sealed record Caller(string TenantId, string Name) : ICallerFeature;
 }
 
 public sealed class A_request_that_takes_long(PostgresFixture postgres)
