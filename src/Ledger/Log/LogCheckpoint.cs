@@ -29,7 +29,7 @@ public static class LogCheckpoint
 
     private static Task<IResult> Get(HttpContext http, LogQueries queries) => queries.Now(http, checkpoint =>
     {
-        http.Response.Headers.CacheControl = $"public, max-age={(int)MaxAge.TotalSeconds}";
+        http.Response.Headers.CacheControl = $"private, max-age={(int)MaxAge.TotalSeconds}";
         return Task.FromResult(Results.Bytes(
             checkpoint.Note, TextType, entityTag: new EntityTagHeaderValue($"\"{Convert.ToHexStringLower(SHA256.HashData(checkpoint.Note)[..16])}\"")));
     });
@@ -42,7 +42,7 @@ public static class LogCheckpoint
             return Problems.Result("checkpoint-behind", "No key of the log is known yet.");
         }
 
-        http.Response.Headers.CacheControl = $"public, max-age={(int)MaxKeyAge.TotalSeconds}";
+        http.Response.Headers.CacheControl = $"private, max-age={(int)MaxKeyAge.TotalSeconds}";
         return Results.Text(string.Concat(keys.Select(k => $"{k}\n")), TextType);
     }
 }

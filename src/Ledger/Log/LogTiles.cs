@@ -38,7 +38,7 @@ public static class LogTiles
             return Problems.Result("tile-not-found", $"The log of {size} events has no {path}.");
         }
 
-        http.Response.Headers.CacheControl = $"public, max-age={(long)MaxAge.TotalSeconds}, immutable";
+        http.Response.Headers.CacheControl = $"private, max-age={(long)MaxAge.TotalSeconds}, immutable";
         return Results.Bytes(bytes, TilesType);
     }
 }

@@ -23,7 +23,7 @@ public sealed class The_log_over_http(TestNode node) : IClassFixture<TestNode>
         var answer = (await node.Get("/v1/log/checkpoint")).Is(HttpStatusCode.OK);
 
         Assert.Equal("text/plain; charset=utf-8", answer.Headers["Content-Type"]);
-        Assert.Equal("public, max-age=1", answer.Headers["Cache-Control"]);
+        Assert.Equal("max-age=1, private", answer.Headers["Cache-Control"]);
         var note = SignedNote.Parse(Encoding.UTF8.GetBytes(answer.Text));
         note.Verify(await Key());
         var checkpoint = Checkpoint.Parse(note.Text);
@@ -57,7 +57,7 @@ public sealed class The_log_over_http(TestNode node) : IClassFixture<TestNode>
         var first = (entries[0] << 8) | entries[1];
         Assert.Equal(full[..32], MerkleTree.Leaf(entries.AsSpan(2, first)).ToArray());
         var answer = (await node.GetAsIs("/v1/log/tile/0/000")).Is(HttpStatusCode.OK);
-        Assert.Equal("public, max-age=31536000, immutable", answer.Headers["Cache-Control"]);
+        Assert.Equal("max-age=31536000, private, immutable", answer.Headers["Cache-Control"]);
         Assert.Equal("application/octet-stream", answer.Headers["Content-Type"]);
 
         var more = string.Create(CultureInfo.InvariantCulture, $"{size / 256:000}.p/{(size % 256) + 1}");
