@@ -86,7 +86,10 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
     public async ValueTask DisposeAsync()
     {
         Client?.Dispose();
-        await _app!.DisposeAsync();
+        if (_app is not null)
+        {
+            await _app.DisposeAsync();
+        }
     }
 
     /// <summary>Stops the node as a signal would; what was asked of it before can still be read.</summary>

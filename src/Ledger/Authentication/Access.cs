@@ -24,6 +24,9 @@ public sealed partial class Access(LedgerSettings settings, IEnumerable<ICredent
     /// <summary>Whether a request without a credential is taken for the operator's.</summary>
     public bool IsOpen { get; private set; }
 
+    /// <summary>Whether that goes for requests, too, that a page of another site may have made a browser send.</summary>
+    public bool IsOpenToBrowsers => settings.Auth == AccessMode.Off;
+
     /// <inheritdoc/>
     /// <exception cref="SettingsException">The node could be reached by others, and nobody could show it a credential.</exception>
     public async Task StartAsync(CancellationToken cancellationToken)

@@ -1,3 +1,4 @@
+using System.Net;
 using Ledger.Http;
 using Microsoft.Net.Http.Headers;
 
@@ -12,6 +13,9 @@ public sealed class Authenticator(Access access, IEnumerable<ICredentials> kinds
     private const string Scheme = "Bearer ";
 
     private static readonly Rejection s_missing = new("unauthorized", "The request needs a credential: Authorization: Bearer, with an API key or a token.");
+    private static readonly Rejection s_foreign = new(
+        "unauthorized", "Where no credential is asked for, the request must be made for localhost, and not by another site's page.");
+
     private static readonly Rejection s_unknown = new("unauthorized", "The credential is no valid one.");
 
     private static readonly Rejection s_malformed = Validation.Field(
@@ -28,7 +32,7 @@ public sealed class Authenticator(Access access, IEnumerable<ICredentials> kinds
         var header = request.Headers.Authorization;
         if (header.Count == 0)
         {
-            return ValueTask.FromResult<Authentication>(access.IsOpen ? Caller.Anonymous : s_missing);
+            return ValueTask.FromResult<Authentication>(!access.IsOpen ? s_missing : access.IsOpenToBrowsers || IsLocal(request) ? Caller.Anonymous : s_foreign);
         }
 
         if (header.Count > 1 || !TryReadToken(header[0]!, out var token))
@@ -56,12 +60,24 @@ public sealed class Authenticator(Access access, IEnumerable<ICredentials> kinds
     /// <summary>Says in the answer which credential would do, as RFC 6750 has it.</summary>
     public static void Challenge(HttpContext http, Rejection rejection, Requirement needed) => http.Response.Headers.WWWAuthenticate = rejection.Code switch
     {
-        "unauthorized" when ReferenceEquals(rejection, s_missing) => "Bearer",
+        "unauthorized" when ReferenceEquals(rejection, s_missing) || ReferenceEquals(rejection, s_foreign) => "Bearer",
         "unauthorized" => $"Bearer error=\"invalid_token\", error_description=\"{rejection.Detail}\"",
         "invalid-request" => "Bearer error=\"invalid_request\"",
         "insufficient-scope" or "forbidden" => $"Bearer error=\"insufficient_scope\", scope=\"{ScopeNames.Of(needed.Scopes)[0]}\"",
         _ => default,
     };
+
+    /// <summary>Any page in a browser can send requests to this machine, under a name of its own that leads here; what it cannot do is lie about that.</summary>
+    private static bool IsLocal(HttpRequest request) =>
+        (!request.Host.HasValue || IsLoopback(request.Host.Value))
+        && (request.Headers.Origin is not [{ } origin] || (Uri.TryCreate(origin, UriKind.Absolute, out var page) && IsLoopback(page.Authority)));
+
+    private static bool IsLoopback(ReadOnlySpan<char> authority)
+    {
+        var end = authority.StartsWith('[') ? authority.IndexOf(']') + 1 : authority.IndexOf(':');
+        var host = end > 0 ? authority[..end] : authority;
+        return host.Equals("localhost", StringComparison.OrdinalIgnoreCase) || host.SequenceEqual("127.0.0.1") || (IPAddress.TryParse(host.Trim("[]"), out var ip) && IPAddress.IsLoopback(ip));
+    }
 
     private static bool IsBearer(string header) =>
         header.StartsWith(Scheme, StringComparison.OrdinalIgnoreCase) || header.Equals(Scheme.TrimEnd(), StringComparison.OrdinalIgnoreCase);

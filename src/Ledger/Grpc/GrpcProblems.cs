@@ -62,6 +62,7 @@ public sealed partial class GrpcProblems
         ["view-behind"] = GrpcCode.Unavailable,
         ["report-not-ready"] = GrpcCode.Unavailable,
         ["queue-full"] = GrpcCode.ResourceExhausted,
+        ["issuer-unavailable"] = GrpcCode.Unavailable,
         ["store-unavailable"] = GrpcCode.Unavailable,
         ["timeout"] = GrpcCode.DeadlineExceeded,
         ["too-many-followers"] = GrpcCode.ResourceExhausted,

@@ -48,7 +48,7 @@ public static class LedgerHost
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
         builder.Services.AddHistory().AddReports().AddTransparencyLog();
-        builder.Services.AddKeys().AddAuthenticating();
+        builder.Services.AddKeys().AddAuthenticating(settings.Tokens);
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 

@@ -57,6 +57,9 @@ public sealed record LedgerSettings
     /// <summary>LEDGER_AUTH: when credentials are asked for.</summary>
     public AccessMode Auth { get; init; }
 
+    /// <summary>LEDGER_JWT_ISSUER, LEDGER_JWT_AUDIENCE, LEDGER_JWT_KEYS, LEDGER_JWT_TENANT_CLAIM, LEDGER_JWT_NAME_CLAIM: which tokens are taken; null: none.</summary>
+    public TokenSettings? Tokens { get; init; }
+
     /// <summary>LEDGER_METRICS=open: <c>/metrics</c> asks for no credential.</summary>
     public bool OpenMetrics { get; init; }
 
@@ -96,6 +99,7 @@ public sealed record LedgerSettings
                 "off" => AccessMode.Off,
                 var other => throw new SettingsException($"LEDGER_AUTH must be auto, required or off; it is '{other}'."),
             },
+            Tokens = ReadTokens(),
             OpenMetrics = Text("LEDGER_METRICS", "operator") switch
             {
                 "operator" => false,
@@ -139,6 +143,28 @@ public sealed record LedgerSettings
         };
 
         static bool IsLoopback(string url) => Uri.TryCreate(url, UriKind.Absolute, out var uri) && uri.IsLoopback;
+
+        TokenSettings? ReadTokens()
+        {
+            var (issuer, audience, keys) = (Text("LEDGER_JWT_ISSUER", null), Text("LEDGER_JWT_AUDIENCE", null), Text("LEDGER_JWT_KEYS", null));
+            var (tenant, name) = (environment("LEDGER_JWT_TENANT_CLAIM") ?? "tenant", Text("LEDGER_JWT_NAME_CLAIM", "sub")!);
+            if (issuer is null && audience is null && keys is null)
+            {
+                return null;
+            }
+
+            if (issuer is null || audience is null || keys is null)
+            {
+                throw new SettingsException("LEDGER_JWT_ISSUER, LEDGER_JWT_AUDIENCE and LEDGER_JWT_KEYS go together: tokens are taken of one issuer, for one audience, by its keys.");
+            }
+
+            if (keys.Contains("://", StringComparison.Ordinal) && !TokenKeys.IsAddress(keys, out _))
+            {
+                throw new SettingsException($"LEDGER_JWT_KEYS must be a file or an https address (http only on loopback); '{keys}' is neither.");
+            }
+
+            return new TokenSettings(issuer, audience, keys) { TenantClaim = tenant, NameClaim = name };
+        }
 
         string? Text(string name, string? otherwise) => environment(name) is { Length: > 0 } value ? value : otherwise;
 

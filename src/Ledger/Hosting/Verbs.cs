@@ -27,6 +27,12 @@ public static class Verbs
           LEDGER_LOG_ORIGIN     what the transparency log is called (ledger.local/ and 12 digits)
           LEDGER_POSTGRES_BIN   the folder with postgres, initdb and pg_ctl
           LEDGER_AUTH           auto: ask for credentials, but not on loopback while there are none; required; off (auto)
+          LEDGER_JWT_ISSUER     whose JSON Web Tokens are taken: their iss (none are)
+          LEDGER_JWT_AUDIENCE   what they must be for: their aud
+          LEDGER_JWT_KEYS       the issuer's keys, a JSON Web Key Set: a file, or an https address
+          LEDGER_JWT_TENANT_CLAIM
+                                the claim with the tenant; set to nothing: all are of *DEFAULT* (tenant)
+          LEDGER_JWT_NAME_CLAIM the claim with the caller's name (sub)
           LEDGER_METRICS        who may read /metrics: operator, or open to everybody (operator)
           LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS=yes
                                 work on a server with fsync, full_page_writes or synchronous_commit off

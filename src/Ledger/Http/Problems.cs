@@ -60,6 +60,7 @@ public static class Problems
         ["rate-limited"] = new(429, "Too many requests", 1),
         ["headers-too-large"] = new(431, "The headers are too large"),
         ["internal-error"] = new(500, "Something went wrong on our side"),
+        ["issuer-unavailable"] = new(503, "The issuer of tokens cannot be reached", 5),
         ["checkpoint-behind"] = new(503, "No checkpoint of the log reaches that far yet", 1),
         ["view-behind"] = new(503, "The view has not reached the position yet", 1),
         ["too-many-followers"] = new(503, "As many follow the log as this node serves", 5),

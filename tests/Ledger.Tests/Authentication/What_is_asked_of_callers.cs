@@ -252,6 +252,27 @@ public sealed class A_node_without_credentials(PostgresFixture postgres)
         (await next.Put("/v1/users/u3", new { attributes = new { } }, GivenKeys.Bearer(secret))).Is(HttpStatusCode.Created);
     }
 
+    [Theory]
+    [InlineData("Host", "localhost:8080", true), InlineData("Host", "LOCALHOST", true), InlineData("Host", "127.0.0.2", true), InlineData("Host", "[::1]:8080", true)]
+    [InlineData("Host", "evil.example:8080", false), InlineData("Host", "localhost.evil.example", false), InlineData("Host", "192.168.1.1", false)]
+    [InlineData("Origin", "http://localhost:8080", true), InlineData("Origin", "https://evil.example", false), InlineData("Origin", "null", false)]
+    public async Task Is_not_open_to_pages_of_other_sites(string header, string value, bool isAnswered)
+    {
+        await using var node = new TestNode(postgres);
+        await node.InitializeAsync();
+        var answer = await node.Put("/v1/users/u", new { attributes = new { } }, (header, value));
+        if (isAnswered)
+        {
+            answer.Is(HttpStatusCode.Created);
+        }
+        else
+        {
+            Assert.Equal("Bearer", answer.IsProblem(401, "unauthorized").Headers["WWW-Authenticate"]);
+            await using var off = await node.StartBeside(s => s with { Auth = AccessMode.Off });
+            (await off.Put("/v1/users/u", new { attributes = new { } }, (header, value))).Is(HttpStatusCode.Created);
+        }
+    }
+
     [Fact]
     public async Task Does_not_start_where_others_reach_it()
     {

@@ -185,6 +185,40 @@ public sealed class A_key(GuardedNode guarded) : IClassFixture<GuardedNode>
     }
 
     [Fact]
+    public async Task That_is_revoked_cuts_off_what_it_began()
+    {
+        var (reader, writer) = (await _node.Key(Scopes.LogRead, "cut"), await _node.Key(Scopes.UsageWrite, "cut"));
+        using var follow = new HttpRequestMessage(HttpMethod.Get, "/v1/events?after=0");
+        follow.Headers.TryAddWithoutValidation("Accept", "text/event-stream");
+        follow.Headers.TryAddWithoutValidation("Authorization", reader.Bearer().Value);
+        using var following = await _node.Client.SendAsync(follow, HttpCompletionOption.ResponseHeadersRead, Cancellation);
+        await using var events = await following.Content.ReadAsStreamAsync(Cancellation);
+        await Task.Delay(TimeSpan.FromSeconds(1), Cancellation);
+        using var pipe = new EndlessLines();
+        using var upload = new HttpRequestMessage(HttpMethod.Post, "/v1/usage") { Content = pipe };
+        upload.Headers.TryAddWithoutValidation("Authorization", writer.Bearer().Value);
+        var uploading = _node.Client.SendAsync(upload, Cancellation);
+        await pipe.Begun.Task.WaitAsync(Cancellation);
+
+        (await _node.Delete($"/v1/keys/{reader.KeyId}", _operator)).Is(HttpStatusCode.NoContent);
+        (await _node.Delete($"/v1/keys/{writer.KeyId}", _operator)).Is(HttpStatusCode.NoContent);
+
+        var revoked = Stopwatch.GetTimestamp();
+        await Assert.ThrowsAnyAsync<IOException>(async () =>
+        {
+            var buffer = new byte[4096];
+            while (await events.ReadAsync(buffer, Cancellation) > 0)
+            {
+            }
+
+            throw new IOException("The stream has ended.");
+        });
+        Assert.True(Stopwatch.GetElapsedTime(revoked) < TimeSpan.FromSeconds(2), "The stream went on.");
+        await Assert.ThrowsAnyAsync<HttpRequestException>(() => uploading);
+        Assert.True(Stopwatch.GetElapsedTime(revoked) < TimeSpan.FromSeconds(3), "The upload went on.");
+    }
+
+    [Fact]
     public async Task Holds_until_it_expires()
     {
         var made = await Create(new { name = "short", scopes = Of("segments:read"), expiresAt = _node.Clock.Now.AddMinutes(5) });
@@ -326,5 +360,30 @@ public sealed class A_key(GuardedNode guarded) : IClassFixture<GuardedNode>
 
         Assert.Equal(live, await fresh.Rows(KeysProjection.View));
         Assert.Empty(fresh.Errors);
+    }
+}
+
+/// <summary>A body of empty lines without an end.</summary>
+internal sealed class EndlessLines : HttpContent
+{
+    public EndlessLines() => Headers.ContentType = new("application/x-ndjson");
+
+    public TaskCompletionSource Begun { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    protected override async Task SerializeToStreamAsync(Stream stream, TransportContext? context)
+    {
+        while (true)
+        {
+            await stream.WriteAsync("\n"u8.ToArray());
+            await stream.FlushAsync();
+            Begun.TrySetResult();
+            await Task.Delay(20);
+        }
+    }
+
+    protected override bool TryComputeLength(out long length)
+    {
+        length = 0;
+        return false;
     }
 }
