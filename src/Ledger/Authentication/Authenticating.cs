@@ -89,7 +89,7 @@ public static class Authenticating
                 && (accept.Contains("ndjson", StringComparison.OrdinalIgnoreCase) || accept.Contains("csv", StringComparison.OrdinalIgnoreCase)));
     }
 
-    private static async Task Watch(HttpContext http, Requirement needed, RequestDelegate next, Authenticator authenticator, CallRates rates)
+    private static async Task Watch(HttpContext http, Requirement needed, RequestDelegate next, Authenticator authenticator)
     {
         var answering = next(http);
         while (await Task.WhenAny(answering, Task.Delay(RecheckInterval)) != answering)
