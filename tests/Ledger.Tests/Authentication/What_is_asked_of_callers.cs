@@ -268,7 +268,7 @@ public sealed class A_node_without_credentials(PostgresFixture postgres)
         else
         {
             Assert.Equal("Bearer", answer.IsProblem(401, "unauthorized").Headers["WWW-Authenticate"]);
-            await using var off = await node.StartBeside(s => s with { Auth = AccessMode.Off });
+            await using var off = await node.StartBeside(settings: s => s with { Auth = AccessMode.Off });
             (await off.Put("/v1/users/u", new { attributes = new { } }, (header, value))).Is(HttpStatusCode.Created);
         }
     }
