@@ -66,6 +66,7 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
         for (var round = 0; round < 4; round++)
         {
             await use.Round(own, commands: 40, calls: 30);
+            await own.Post("/v1/keys", new { name = $"round {round}", scopes = ScopeNames.All });
             was.Add((await own.CatchUp(), own.Clock.Now, await Live(own)));
             own.Clock.Advance(TimeSpan.FromMinutes(1));
         }

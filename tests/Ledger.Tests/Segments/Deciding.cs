@@ -1,5 +1,6 @@
 using Ledger.EventStore;
 using Ledger.Http;
+using Ledger.Keys;
 using Ledger.Reports;
 using Ledger.Segments;
 using Ledger.Services;
@@ -249,6 +250,8 @@ public sealed class Every_event
         [typeof(ReportCompleted)] = [new ReportRequested("memberships", "2026-10", null)],
         [typeof(ReportFailed)] = [new ReportRequested("memberships", "2026-10", null)],
         [typeof(ReportDeleted)] = [new ReportRequested("memberships", "2026-10", null)],
+        [typeof(KeyRotated)] = [Conventions.EventSamples.Of(typeof(KeyCreated))],
+        [typeof(KeyRevoked)] = [Conventions.EventSamples.Of(typeof(KeyCreated))],
         [typeof(ServiceTitleReleased)] = [new ServiceTitleClaimed("T", "S")],
     };
 
@@ -278,6 +281,12 @@ public sealed class Every_event
         {
             var folded = events.Aggregate(Service.Initial("S"), Service.Evolve);
             Assert.NotEqual(Service.Initial("S") with { Version = folded.Version }, folded);
+        }
+        else if (KeysFeature.Events.Any(e => e.Item1 == type))
+        {
+            var before = events[..^1].Aggregate(new ApiKey("S"), ApiKey.Evolve);
+            var after = ApiKey.Evolve(before, events[^1]);
+            Assert.NotEqual(before with { Version = after.Version }, after);
         }
         else if (ReportsFeature.Events.Any(e => e.Item1 == type))
         {
