@@ -473,14 +473,21 @@ public sealed partial class Sealer : IAsyncDisposable
             throw new RefusedToSignException($"The checkpoint that the database shows can't be trusted: {invalid.Message}");
         }
 
-        if (await ReadKept(identity, _stopping.Token) is { } kept && kept.Size > shown.Size)
+        var kept = await ReadKept(identity, _stopping.Token);
+        if (kept?.Size > shown.Size)
         {
             return; // the node that leads keeps one here before it shows it
         }
 
-        await CheckFile(identity, shown.Size, _stopping.Token);
-        await Keep(identity, shown.Note, shown.Size, _stopping.Token);
-        Volatile.Write(ref _refusal, null);
+        if (kept is not null)
+        {
+            await CheckExtends(shown.Size, kept, $"kept in '{identity.CheckpointPath}'", _stopping.Token);
+        }
+
+        if (await KeepUnlessLarger(identity, shown.Note, shown.Size, _stopping.Token)) // it may have come in between
+        {
+            Volatile.Write(ref _refusal, null);
+        }
     }
 
     /// <summary>Compares the log with the last checkpoint that was signed or seen here.</summary>
@@ -536,6 +543,14 @@ public sealed partial class Sealer : IAsyncDisposable
     /// <exception cref="RefusedToSignException">A larger one is kept there, or it can't be written.</exception>
     private async Task Keep(LogIdentity identity, byte[] note, long size, CancellationToken cancellation)
     {
+        if (!await KeepUnlessLarger(identity, note, size, cancellation))
+        {
+            throw new RefusedToSignException($"The checkpoint kept in '{identity.CheckpointPath}' covers more events than the {size} to be signed.");
+        }
+    }
+
+    private async Task<bool> KeepUnlessLarger(LogIdentity identity, byte[] note, long size, CancellationToken cancellation)
+    {
         Probe("keep", false);
         try
         {
@@ -543,7 +558,7 @@ public sealed partial class Sealer : IAsyncDisposable
             {
                 if (await ReadKept(identity, cancellation) is { } kept && kept.Size > size)
                 {
-                    throw new RefusedToSignException($"The checkpoint kept in '{identity.CheckpointPath}' covers {kept.Size} events, more than the {size} to be signed.");
+                    return false;
                 }
 
                 DurableFile.Write(
@@ -558,6 +573,7 @@ public sealed partial class Sealer : IAsyncDisposable
 
         Probe("keep", true);
         _noted = size;
+        return true;
     }
 
     private async Task<INoteSigner> Signer(LogIdentity identity, CancellationToken cancellation)
