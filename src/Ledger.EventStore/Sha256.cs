@@ -11,7 +11,7 @@ namespace Ledger.EventStore;
 public static class Sha256
 {
     /// <summary>Bytes of a hash.</summary>
-    public const int Bytes = SHA256.HashSizeInBytes;
+    public static int Bytes => SHA256.HashSizeInBytes;
 
     /// <summary>The longest input that is hashed here: a call that the garbage collector waits for must be short.</summary>
     internal const int MaxShortBytes = 4_096;

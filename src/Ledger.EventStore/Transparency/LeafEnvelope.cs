@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Security.Cryptography;
 
 namespace Ledger.EventStore;
 
@@ -17,7 +18,7 @@ public static class LeafEnvelope
 
     internal const int SaltBytes = 16;
     internal const int PseudonymBytes = 16;
-    internal const int CommitmentBytes = Sha256.Bytes;
+    internal const int CommitmentBytes = SHA256.HashSizeInBytes;
 
     /// <summary>Both commitments of an event, as they stand at the end of its entry.</summary>
     internal const int CommitmentsBytes = 2 * CommitmentBytes;

@@ -252,27 +252,32 @@ public sealed class MembershipReport(
         }
 
         await WaitFor(await snapshots.Read(StaysOfMonth.Views, [], _ => Task.CompletedTask, cancellation), cancellation);
-        if (report.IsOfClosedMonth)
+        var after = cut;
+        for (var late = await reports.LateExpiries(tenantId, report.Month, after, MaxLinesAtOnce, cancellation); late.Count > 0;
+            late = await reports.LateExpiries(tenantId, report.Month, after, MaxLinesAtOnce, cancellation))
         {
-            var after = cut;
-            for (var late = await reports.LateExpiries(tenantId, report.Month, after, MaxLinesAtOnce, cancellation); late.Count > 0;
-                late = await reports.LateExpiries(tenantId, report.Month, after, MaxLinesAtOnce, cancellation))
+            after = late[^1];
+            await write([.. (await log.ReadAt([.. late], cancellation))
+                .Select(e => Line(e, ((MembershipExpired)e.Data!).Segment, ReportLine.Expired, ((MembershipExpired)e.Data).ExpiresAt, position: 0))]);
+        }
+
+        if (!report.IsOfClosedMonth)
+        {
+            // Recorded in the rest of the month, however late: nobody may have been there to record it.
+            var endOfMonth = await times.LastBefore(report.Month.End, cancellation);
+            await foreach (var events in Events(tenantId, "membership_expired", cut, endOfMonth, cancellation))
             {
-                after = late[^1];
-                await write([.. (await log.ReadAt([.. late], cancellation))
+                await write([.. events.Where(e => ((MembershipExpired)e.Data!).ExpiresAt < report.Until)
                     .Select(e => Line(e, ((MembershipExpired)e.Data!).Segment, ReportLine.Expired, ((MembershipExpired)e.Data).ExpiresAt, position: 0))]);
             }
         }
 
         var end = await times.LastBefore(report.Until + MaxLateness, cancellation);
-        string[] kinds = report.IsOfClosedMonth ? ["user_left_segment", "membership_renewed"] : ["user_left_segment", "membership_renewed", "membership_expired"];
-        foreach (var kind in kinds)
+        foreach (var kind in (string[])["user_left_segment", "membership_renewed"])
         {
             await foreach (var events in Events(tenantId, kind, cut, end, cancellation))
             {
-                var expiries = kind == "membership_expired"
-                    ? events.ToDictionary(e => e.Position, e => ((MembershipExpired)e.Data!).ExpiresAt)
-                    : await stays.ExpiriesBefore(events, cancellation);
+                var expiries = await stays.ExpiriesBefore(events, cancellation);
                 await write([.. events.Where(e => expiries.TryGetValue(e.Position, out var at) && at < report.Until)
                     .Select(e => Line(e, HistoryEntry.Of(e).Segment!, ReportLine.Expired, expiries[e.Position], position: 0))]);
             }

@@ -42,7 +42,7 @@ public sealed class Hostile_frames(PostgresFixture postgres) : IAsyncLifetime
     private static Dictionary<string, Func<byte[]>> Attacks => new()
     {
         ["no preface"] = () => Encoding.Latin1.GetBytes("\0\u0001\u00ff garbage that is no HTTP/2 at all, and long enough to be read\r\n\r\n"),
-        ["HTTP/1.1"] = () => "GET /v1/users HTTP/1.1\r\nHost: x\r\n\r\n"u8.ToArray(),
+        ["HTTP/1.1"] = () => "GET /v1/users HTTP/1.1\r\nHost: localhost\r\n\r\n"u8.ToArray(),
         ["a frame before the settings"] = () => [.. Preface, .. Frame(Ping, 0, 0, new byte[8])],
         ["a frame larger than any"] = () => [.. Start(), 0xff, 0xff, 0xff, Data, 0, 0, 0, 0, 1],
         ["settings of a wrong length"] = () => [.. Preface, .. Frame(Settings, 0, 0, new byte[5])],

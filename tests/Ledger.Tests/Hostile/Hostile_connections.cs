@@ -10,7 +10,7 @@ namespace Ledger.Tests.Hostile;
 /// <summary>What goes wrong below a request: bytes that come too slowly, or not at all, or are none of HTTP's.</summary>
 public sealed class Hostile_connections(PostgresFixture postgres) : IAsyncLifetime
 {
-    private const string PutUser = "PUT /v1/users/smuggled HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    private const string PutUser = "PUT /v1/users/smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
 
@@ -70,7 +70,7 @@ public sealed class Hostile_connections(PostgresFixture postgres) : IAsyncLifeti
     [InlineData("")]
     [InlineData("GET /v1/us")]
     [InlineData("GET /v1/users HTTP/1.1\r\n")]
-    [InlineData("GET /v1/users HTTP/1.1\r\nHost: x\r\nX-Slow: 1")]
+    [InlineData("GET /v1/users HTTP/1.1\r\nHost: localhost\r\nX-Slow: 1")]
     public async Task that_never_finish_their_headers_are_closed_while_others_are_served(string start)
     {
         var slow = Enumerable.Range(0, 50).Select(_ => Exchange(start.Length == 0 ? "\r\n" : start)).ToArray();
@@ -86,7 +86,7 @@ public sealed class Hostile_connections(PostgresFixture postgres) : IAsyncLifeti
     {
         var before = await _node.CatchUp();
 
-        var answer = await Exchange($"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {type}\r\nContent-Length: 1000\r\n\r\n{start}");
+        var answer = await Exchange($"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {type}\r\nContent-Length: 1000\r\n\r\n{start}");
 
         Assert.StartsWith("HTTP/1.1 408", answer, StringComparison.Ordinal);
         Assert.Contains("\"code\":\"request-timeout\"", answer, StringComparison.Ordinal);
@@ -97,11 +97,11 @@ public sealed class Hostile_connections(PostgresFixture postgres) : IAsyncLifeti
     public async Task that_are_half_closed_are_answered_what_they_asked_whole_or_nothing()
     {
         // The server takes an end of what is sent for the caller's going away.
-        var whole = await Exchange("GET /v1/users HTTP/1.1\r\nHost: x\r\n\r\n", thenShutdown: true);
+        var whole = await Exchange("GET /v1/users HTTP/1.1\r\nHost: localhost\r\n\r\n", thenShutdown: true);
         Assert.True(whole.Length == 0 || whole.StartsWith("HTTP/1.1 200", StringComparison.Ordinal), whole);
 
         var before = await _node.CatchUp();
-        var broken = await Exchange("POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"slug\":\"Half\"}", thenShutdown: true);
+        var broken = await Exchange("POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"slug\":\"Half\"}", thenShutdown: true);
         Assert.True(broken.Length == 0 || broken.StartsWith("HTTP/1.1 400", StringComparison.Ordinal), broken);
         Assert.Equal(before, await _node.CatchUp());
     }
@@ -109,7 +109,7 @@ public sealed class Hostile_connections(PostgresFixture postgres) : IAsyncLifeti
     [Fact]
     public async Task that_send_one_request_after_another_get_the_answers_in_order_and_none_for_garbage()
     {
-        var pipelined = string.Concat(Enumerable.Range(0, 200).Select(i => $"GET /v1/users/u{i} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        var pipelined = string.Concat(Enumerable.Range(0, 200).Select(i => $"GET /v1/users/u{i} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
 
         var answer = await Exchange($"{pipelined}\0garbage \u00ff\r\n\r\n{PutUser}");
 
@@ -122,28 +122,28 @@ public sealed class Hostile_connections(PostgresFixture postgres) : IAsyncLifeti
 
     private static Dictionary<string, string> Ambiguous => new()
     {
-        ["two lengths"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{PutUser}",
-        ["two transfer codings"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n{PutUser}",
-        ["a coding that is not known"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{PutUser}",
-        ["a space before the colon"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n{PutUser}",
-        ["a length given twice"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 0\r\nContent-Length: 2\r\n\r\n{PutUser}",
-        ["a length that is no number"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 0x0\r\n\r\n{PutUser}",
-        ["a chunk of less than nothing"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n{PutUser}",
-        ["a chunk larger than any"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n{PutUser}",
-        ["an extension that ends in a bare LF"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2;x\n{{}}\r\n0\r\n\r\n{PutUser}",
-        ["a chunk longer than it says"] = $"POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}XX0\r\n\r\n{PutUser}",
-        ["a folded header"] = $"GET /v1/users HTTP/1.1\r\nHost: x\r\n X-Folded: y\r\n\r\n{PutUser}",
-        ["NUL in a header"] = $"GET /v1/users HTTP/1.1\r\nHost: x\r\nX-Null: a\0b\r\n\r\n{PutUser}",
-        ["two hosts"] = $"GET /v1/users HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n{PutUser}",
+        ["two lengths"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{PutUser}",
+        ["two transfer codings"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n{PutUser}",
+        ["a coding that is not known"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{PutUser}",
+        ["a space before the colon"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n{PutUser}",
+        ["a length given twice"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 0\r\nContent-Length: 2\r\n\r\n{PutUser}",
+        ["a length that is no number"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 0x0\r\n\r\n{PutUser}",
+        ["a chunk of less than nothing"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n{PutUser}",
+        ["a chunk larger than any"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n{PutUser}",
+        ["an extension that ends in a bare LF"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2;x\n{{}}\r\n0\r\n\r\n{PutUser}",
+        ["a chunk longer than it says"] = $"POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}XX0\r\n\r\n{PutUser}",
+        ["a folded header"] = $"GET /v1/users HTTP/1.1\r\nHost: localhost\r\n X-Folded: y\r\n\r\n{PutUser}",
+        ["NUL in a header"] = $"GET /v1/users HTTP/1.1\r\nHost: localhost\r\nX-Null: a\0b\r\n\r\n{PutUser}",
+        ["two hosts"] = $"GET /v1/users HTTP/1.1\r\nHost: localhost\r\nHost: y\r\n\r\n{PutUser}",
         ["no host"] = $"GET /v1/users HTTP/1.1\r\n\r\n{PutUser}",
         ["no version"] = $"GET /v1/users\r\n\r\n{PutUser}",
-        ["another version"] = $"GET /v1/users HTTP/9.9\r\nHost: x\r\n\r\n{PutUser}",
-        ["two spaces"] = $"GET  /v1/users HTTP/1.1\r\nHost: x\r\n\r\n{PutUser}",
-        ["no slash"] = $"GET v1/users HTTP/1.1\r\nHost: x\r\n\r\n{PutUser}",
-        ["bytes in the target"] = $"GET /v1/\u00ff HTTP/1.1\r\nHost: x\r\n\r\n{PutUser}",
-        ["a target that is too long"] = $"GET /{new string('a', 20_000)} HTTP/1.1\r\nHost: x\r\n\r\n{PutUser}",
-        ["a header that is too long"] = $"GET /v1/users HTTP/1.1\r\nHost: x\r\nX-Long: {new string('a', 40_000)}\r\n\r\n{PutUser}",
-        ["too many headers"] = $"GET /v1/users HTTP/1.1\r\nHost: x\r\n{string.Concat(Enumerable.Range(0, 150).Select(i => $"X-{i}: 1\r\n"))}\r\n{PutUser}",
+        ["another version"] = $"GET /v1/users HTTP/9.9\r\nHost: localhost\r\n\r\n{PutUser}",
+        ["two spaces"] = $"GET  /v1/users HTTP/1.1\r\nHost: localhost\r\n\r\n{PutUser}",
+        ["no slash"] = $"GET v1/users HTTP/1.1\r\nHost: localhost\r\n\r\n{PutUser}",
+        ["bytes in the target"] = $"GET /v1/\u00ff HTTP/1.1\r\nHost: localhost\r\n\r\n{PutUser}",
+        ["a target that is too long"] = $"GET /{new string('a', 20_000)} HTTP/1.1\r\nHost: localhost\r\n\r\n{PutUser}",
+        ["a header that is too long"] = $"GET /v1/users HTTP/1.1\r\nHost: localhost\r\nX-Long: {new string('a', 40_000)}\r\n\r\n{PutUser}",
+        ["too many headers"] = $"GET /v1/users HTTP/1.1\r\nHost: localhost\r\n{string.Concat(Enumerable.Range(0, 150).Select(i => $"X-{i}: 1\r\n"))}\r\n{PutUser}",
         ["HTTP/2"] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u0004\0\0\0\0\0",
         ["TLS"] = "\u0016\u0003\u0001\u0002\0\u0001\0\u0001\u00fc\u0003\u0003",
         ["NULs"] = "\0\0\0\0\0\0\0\0\0\0\0\0\r\n\r\n",
@@ -165,7 +165,7 @@ public sealed class Hostile_connections(PostgresFixture postgres) : IAsyncLifeti
     [Fact]
     public async Task that_break_off_in_every_place_of_a_request_leave_nothing_behind()
     {
-        const string whole = "POST /v1/segments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"slug\":\"Part\"}";
+        const string whole = "POST /v1/segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"slug\":\"Part\"}";
         var before = await _node.CatchUp();
         foreach (var cut in Enumerable.Range(1, whole.Length - 1).Where(c => c % 3 == 0 || c > whole.Length - 16))
         {

@@ -352,7 +352,7 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
     }
 
     /// <summary>What there is for an operation to work on, fresh for each, because some take it away.</summary>
-    private sealed record World(string Slug, string UserId, string ServiceId, string Source, string CallId, string ReportId);
+    private sealed record World(string Slug, string UserId, string ServiceId, string Source, string CallId, string ReportId, string KeyId);
 
     private async Task<World> MakeWorld(string id)
     {
@@ -370,7 +370,9 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
             await Task.Delay(10, TestContext.Current.CancellationToken);
         }
 
-        return new(name, name, name, name, name, report);
+        var key = (await node.Post("/v1/keys", $$"""{"name":"{{name}}","scopes":["usage:read"]}""")).Is(HttpStatusCode.Created).Json.GetProperty("keyId").GetString()!;
+        await node.CatchUp(); // keys are read from a view
+        return new(name, name, name, name, name, report, key);
     }
 
     /// <summary>A request that would be taken.</summary>
@@ -381,7 +383,7 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
         {
             Headers =
             [
-                ("Host", "ledger.test"), ("Accept", "application/json, text/plain;q=0.9, text/csv;q=0.8, */*;q=0.1"), ("Prefer", operation.Id == "PriceUnpriced" ? "wait=10" : "wait=0"),
+                ("Host", "localhost"), ("Accept", "application/json, text/plain;q=0.9, text/csv;q=0.8, */*;q=0.1"), ("Prefer", operation.Id == "PriceUnpriced" ? "wait=10" : "wait=0"),
                 .. type is null ? Array.Empty<(string, string)>() : [("Content-Type", type)],
             ],
             Body = type is null ? null : Encoding.UTF8.GetBytes(Lines(type, Sample(operation, world, type)?.ToJsonString(s_plain) ?? "userId\nu1,P1D\n")),
@@ -401,6 +403,7 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
                 "source" => world.Source,
                 "id" => world.CallId,
                 "reportId" => world.ReportId,
+                "keyId" => world.KeyId,
                 "streamId" => $"user-{world.UserId}",
                 "priceVersion" or "level" => "1",
                 "index" => "000",
@@ -449,6 +452,8 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
             "VoidCall" => new() { ["reason"] = "r" },
             "PriceUnpriced" => new() { ["serviceId"] = world.ServiceId, ["from"] = "2026-11-01T00:00:00Z", ["to"] = "2026-12-01T00:00:00Z", ["dryRun"] = false },
             "RequestReport" => new() { ["kind"] = "memberships", ["month"] = "2026-09", ["userId"] = next },
+            "CreateKey" => new() { ["name"] = next, ["scopes"] = new JsonArray("usage:read"), ["tenant"] = "acme", ["expiresAt"] = "2099-01-01T00:00:00Z" },
+            "RotateKey" => new() { ["overlap"] = "PT1H" },
             _ => operation.Guess(),
         };
     }

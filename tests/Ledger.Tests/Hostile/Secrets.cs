@@ -25,17 +25,20 @@ public sealed class Secrets(PostgresFixture postgres)
             ("Authorization", $"Bearer {Secret}"), ("Cookie", $"session={Secret}"), ("Proxy-Authorization", $"Basic {Secret}"), ("X-Api-Key", Secret), ("baggage", $"token={Secret}"), ("User-Agent", Secret),
         ];
 
+        var known = headers[1..]; // a credential that is none is answered before all else
         Answer[] answers =
         [
             await node.GetAsIs("/v1/users", headers),
-            await node.GetAsIs("/nowhere", headers),
             await node.Post("/v1/segments", new { slug = "S" }, headers),
-            await node.Post("/v1/segments", "{", headers),
-            await node.Put("/v1/users/u1", new { }, headers),
-            await node.Put("/v1/users/u1", new { }, [.. headers, ("If-Match", Secret)]),
-            await node.GetAsIs("/v1/users", [.. headers, ("Accept", $"text/html;{Secret}=1")]),
+            await node.GetAsIs("/v1/users", known),
+            await node.GetAsIs("/nowhere", known),
+            await node.Post("/v1/segments", new { slug = "S" }, known),
+            await node.Post("/v1/segments", "{", known),
+            await node.Put("/v1/users/u1", new { }, known),
+            await node.Put("/v1/users/u1", new { }, [.. known, ("If-Match", Secret)]),
+            await node.GetAsIs("/v1/users", [.. known, ("Accept", $"text/html;{Secret}=1")]),
         ];
-        await ReachNothing(node, headers);
+        await ReachNothing(node, known);
         var metrics = (await node.GetAsIs("/metrics")).Is(HttpStatusCode.OK).Text;
 
         Assert.NotEmpty(log.Lines);

@@ -29,7 +29,7 @@ public sealed partial class An_answer(TestNode node) : IClassFixture<TestNode>
 
     [Fact]
     public async Task that_may_be_kept_says_so_itself() =>
-        Assert.Equal("public, max-age=60", (await node.GetAsIs("/v1/log/key")).Is(HttpStatusCode.OK).Headers["Cache-Control"]);
+        Assert.Equal("max-age=60, private", (await node.GetAsIs("/v1/log/key")).Is(HttpStatusCode.OK).Headers["Cache-Control"]);
 
     [Fact]
     public async Task that_is_a_page_loads_what_its_policy_allows_and_nothing_else()

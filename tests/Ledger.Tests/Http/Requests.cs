@@ -220,7 +220,7 @@ public sealed class A_request(HttpApp app) : IClassFixture<HttpApp>
             using var socket = new System.Net.Sockets.TcpClient { LingerState = new(i % 2 == 0, 0) };
             await socket.ConnectAsync("127.0.0.1", app.Address.Port, TestContext.Current.CancellationToken);
             await socket.GetStream().WriteAsync(System.Text.Encoding.ASCII.GetBytes(
-                $"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{\"name\":"), TestContext.Current.CancellationToken);
+                $"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{\"name\":"), TestContext.Current.CancellationToken);
         }
         while (app.Open > 0) await Task.Yield();
         Assert.Equal(before, app.Errors.Count);
@@ -252,7 +252,7 @@ public sealed class A_request(HttpApp app) : IClassFixture<HttpApp>
         using var socket = new System.Net.Sockets.TcpClient();
         await socket.ConnectAsync("127.0.0.1", app.Address.Port, TestContext.Current.CancellationToken);
         await using var stream = socket.GetStream();
-        await stream.WriteAsync(System.Text.Encoding.Latin1.GetBytes($"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), TestContext.Current.CancellationToken);
+        await stream.WriteAsync(System.Text.Encoding.Latin1.GetBytes($"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), TestContext.Current.CancellationToken);
         using var reader = new StreamReader(stream);
         var answer = await reader.ReadToEndAsync(TestContext.Current.CancellationToken);
         Assert.Matches("^HTTP/1.1 [24]", answer);
