@@ -223,6 +223,32 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
         Assert.Equal($"u;same;expired;{Rfc3339.Format(TestClock.Start.AddDays(3))}", Lines(csv)[^1]);
     }
 
+    [Theory]
+    [InlineData(0.01)]
+    [InlineData(5)]
+    [InlineData(24 * 40)] // in another month
+    public async Task Of_the_month_under_way_have_the_same_bytes_however_late_an_expiry_was_recorded(double hours)
+    {
+        await using var node = await Node();
+        await node.Post("/v1/segments", new { slug = "open" });
+        await node.Put("/v1/users/u/segments/open", """{"ttl":"PT1H"}""");
+        node.Clock.Advance(TimeSpan.FromHours(2));
+        var (made, csv) = await Make(node, "2026-11");
+        node.Clock.Advance(TimeSpan.FromHours(hours));
+        await node.Sweep();
+        await node.CatchUp();
+        await using (var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand("delete from report_chunks"))
+        {
+            Assert.Equal(1, await command.ExecuteNonQueryAsync(Cancellation));
+        }
+
+        await node.Services.GetRequiredService<ReportMaker>().MakeAll(Cancellation);
+
+        Assert.Equal("u;open;expired;2026-11-20T13:00:00Z", Lines(csv)[^1]);
+        Assert.Equal(csv, (await node.GetAsIs(made.Json.GetProperty("url").GetString()!)).Is(HttpStatusCode.OK).Text);
+        Assert.Empty(node.Errors);
+    }
+
     [Fact]
     public async Task Of_the_month_under_way_are_cut_at_their_request()
     {
