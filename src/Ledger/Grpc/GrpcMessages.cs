@@ -31,30 +31,31 @@ public static class GrpcMessages
     /// <exception cref="UnreadableMessageException">There is none, or not one only, or it is too large or broken.</exception>
     public static async Task<byte[]> ReadOne(PipeReader body, string? encoding, int maxBytes, CancellationToken cancellation)
     {
+        try
+        {
+            var (bytes, isCompressed) = await Take(body, maxBytes, cancellation);
+            return isCompressed ? Unpack(bytes, encoding, maxBytes) : bytes;
+        }
+        catch (IOException)
+        {
+            // A stream that the client reset, which may show here before the request counts as aborted.
+            throw new UnreadableMessageException(GrpcCode.Cancelled, "The request broke off.");
+        }
+    }
+
+    private static async Task<(byte[] Bytes, bool IsCompressed)> Take(PipeReader body, int maxBytes, CancellationToken cancellation)
+    {
         while (true)
         {
-            var read = await ReadSome(body, cancellation);
+            var read = await body.ReadAsync(cancellation);
             if (TryRead(read.Buffer, read.IsCompleted, maxBytes, out var isCompressed, out var message))
             {
                 var bytes = message.ToArray();
                 body.AdvanceTo(read.Buffer.End);
-                return isCompressed ? Unpack(bytes, encoding, maxBytes) : bytes;
+                return (bytes, isCompressed);
             }
 
             body.AdvanceTo(read.Buffer.Start, read.Buffer.End);
-        }
-    }
-
-    /// <summary>A stream that the client reset is an IOException here, which may come before the request counts as aborted.</summary>
-    private static async ValueTask<ReadResult> ReadSome(PipeReader body, CancellationToken cancellation)
-    {
-        try
-        {
-            return await body.ReadAsync(cancellation);
-        }
-        catch (IOException)
-        {
-            throw new UnreadableMessageException(GrpcCode.Cancelled, "The request broke off.");
         }
     }
 
