@@ -6,12 +6,13 @@ namespace Ledger.EventStore;
 /// The connections of what a node does whatever is asked of it: storing, keeping the views, sealing. They are kept apart from
 /// those of requests, so that requests which hold every other one cost it neither its lease nor its pace. They go to the database
 /// itself, also where requests go through a pooler: notifications, prepared statements, and locks and tables of a session need one.
+/// They have the writer's role: see <see cref="DatabaseRoles"/>.
 /// </summary>
 public sealed record BackgroundDatabase(NpgsqlDataSource Source) : IAsyncDisposable
 {
     /// <summary>
     /// Connections of a node to it: one listens, one beats, one stores, two project, two seal, one makes reports. Rebuilds use those
-    /// of requests.
+    /// of <see cref="AllTenantsDatabase"/>.
     /// </summary>
     public const int PoolSize = 8;
 

@@ -3,6 +3,19 @@ using Npgsql;
 
 namespace Ledger.EventStore;
 
+/// <summary>What a connection may do; see <see cref="DatabaseRoles"/>.</summary>
+public enum DatabaseRole
+{
+    /// <summary>What the account may, which owns the schema, and with every tenant's rows.</summary>
+    Owner,
+
+    /// <summary>Append events and write views, of all tenants.</summary>
+    Writer,
+
+    /// <summary>Read the rows of one tenant at a time.</summary>
+    Reader,
+}
+
 /// <summary>Connections as the event store needs them.</summary>
 public static class EventStoreDatabase
 {
@@ -36,10 +49,11 @@ public static class EventStoreDatabase
 
     /// <summary>
     /// A pool on the given connection string whose connections look into the store's schema, keep their statements prepared,
-    /// and are known to the server under <paramref name="applicationName"/>.
+    /// are known to the server under <paramref name="applicationName"/>, and have <paramref name="role"/> from the start.
     /// </summary>
     public static NpgsqlDataSource Connect(
-        string connectionString, EventStoreOptions options, string applicationName, int maxPoolSize, ILoggerFactory? loggers = null)
+        string connectionString, EventStoreOptions options, string applicationName, int maxPoolSize, ILoggerFactory? loggers = null,
+        DatabaseRole role = DatabaseRole.Owner)
     {
         var given = new NpgsqlConnectionStringBuilder(connectionString);
         var statementSeconds = (int)MaxStatementTime.TotalSeconds;
@@ -49,7 +63,7 @@ public static class EventStoreDatabase
             ConnectionStringBuilder =
             {
                 SearchPath = options.Schema,
-                Options = $"{given.Options} {string.Join(' ', SessionSettings.Select(s => $"-c {s.Name}={s.Value}"))}".TrimStart(),
+                Options = $"{given.Options} {string.Join(' ', SessionSettings.Concat(DatabaseRoles.SettingsOf(role, options)).Select(s => $"-c {s.Name}={s.Value}"))}".TrimStart(),
                 ApplicationName = applicationName,
                 MaxAutoPrepare = MaxPreparedStatements,
                 AutoPrepareMinUsages = 2,

@@ -27,6 +27,18 @@ public sealed record EventStoreOptions
     /// <summary>The schema of all tables.</summary>
     public string Schema { get; init; } = DefaultSchema;
 
+    /// <summary>What the names of the roles begin with; the schema's name unless set. Roles are the server's, not the database's.</summary>
+    public string? RolePrefix { get; init; }
+
+    /// <summary>Whether to work without roles and row-level security, as the account itself.</summary>
+    public bool AcceptOneWall { get; init; }
+
+    /// <summary>The role of what answers requests; null without roles.</summary>
+    public string? ReaderRole => AcceptOneWall ? null : $"{RolePrefix ?? Schema}_reader";
+
+    /// <summary>The role of what stores events and keeps views; null without roles.</summary>
+    public string? WriterRole => AcceptOneWall ? null : $"{RolePrefix ?? Schema}_writer";
+
     /// <summary>See <see cref="DefaultMaxBatchEvents"/>.</summary>
     public int MaxBatchEvents { get; init; } = DefaultMaxBatchEvents;
 

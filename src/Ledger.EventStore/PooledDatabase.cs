@@ -34,13 +34,31 @@ public static class PooledDatabase
     }
 
     /// <summary>
-    /// Gives the account its settings in this database, unless it has them. Connections that the pooler has open to the server do
-    /// not get them any more, see <see cref="Check"/>.
+    /// Gives the account that the pooler logs in with its settings in this database, the reader's role among them, unless it has
+    /// them. Connections that the pooler has open to the server do not get them any more, see <see cref="Check"/>.
     /// </summary>
-    public static async Task Configure(BackgroundDatabase direct, EventStoreOptions options, CancellationToken cancellation = default)
+    /// <exception cref="UnsafeServerException">The account is no member of the reader's role.</exception>
+    public static async Task Configure(NpgsqlDataSource pooled, EventStoreOptions options, CancellationToken cancellation = default)
     {
-        await using var connection = await direct.Source.OpenConnectionAsync(cancellation);
+        await using var connection = await pooled.OpenConnectionAsync(cancellation);
         await using var transaction = await connection.BeginTransactionAsync(cancellation);
+        await Execute("set local role none"); // which it may have already, and which may not change the account's settings
+        if (options.ReaderRole is { } role)
+        {
+            await using var ask = new NpgsqlCommand("select pg_has_role(session_user, $1, 'member'), session_user::text", connection)
+            {
+                Parameters = { new NpgsqlParameter<string> { TypedValue = role } },
+            };
+            await using var answer = await ask.ExecuteReaderAsync(cancellation);
+            await answer.ReadAsync(cancellation);
+            if (!answer.GetBoolean(0))
+            {
+                throw new UnsafeServerException(
+                    $"The pooler logs in as {answer.GetString(1)}, which is no member of {role}. Let an administrator of the database run: "
+                    + $"grant \"{role}\" to \"{answer.GetString(1)}\";");
+            }
+        }
+
         // Of several nodes that start together one does it; two at once would fail.
         await Execute($"select pg_advisory_xact_lock({Appender.AppendLockKey(options.Schema + ":migrate")})");
         await using (var read = new NpgsqlCommand(
@@ -90,5 +108,9 @@ public static class PooledDatabase
         static string Shown(string value) => int.TryParse(value, out var milliseconds) && milliseconds % 1_000 == 0 ? $"{milliseconds / 1_000}s" : value;
     }
 
-    private static (string Name, string Value)[] SettingsOf(EventStoreOptions options) => [.. EventStoreDatabase.SessionSettings, ("search_path", options.Schema)];
+    private static (string Name, string Value)[] SettingsOf(EventStoreOptions options) =>
+    [
+        .. EventStoreDatabase.SessionSettings, ("search_path", options.Schema),
+        .. options.ReaderRole is { } reader ? [("role", reader)] : Array.Empty<(string, string)>(),
+    ];
 }

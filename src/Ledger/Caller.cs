@@ -12,6 +12,12 @@ public sealed record Caller(string TenantId, string Name, Scopes Scopes)
     /// <summary>Whether the caller may look after what is of no tenant or of all of them.</summary>
     public bool IsOperator => TenantId == Requests.DefaultTenant && (Scopes & Scopes.Admin) != 0;
 
+    /// <summary>
+    /// Whether the caller may see whose events the whole log holds: entries of the transparency log name streams and actors of all
+    /// tenants. Who reads the log in the operator's tenant may.
+    /// </summary>
+    public bool SeesEveryTenantsEntries => TenantId == Requests.DefaultTenant;
+
     /// <summary>Whether the caller has a scope.</summary>
     public bool May(Scopes scope) => (Scopes & Scopes.Admin) != 0 || (Scopes & scope) == scope;
 

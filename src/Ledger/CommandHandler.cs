@@ -112,7 +112,7 @@ public sealed class CommandHandler(Appender appender, EventReader reader)
 
         async Task<CommandResult?> FindFirst()
         {
-            if (id is null || await reader.FindRequest(id.Value, cancellation) is not { } stored)
+            if (id is null || await reader.FindRequest(context.TenantId, id.Value, cancellation) is not { } stored)
             {
                 return null;
             }

@@ -8,6 +8,9 @@ public sealed record Rejection(string Code, string Detail)
     /// <summary>What is wrong with which field: JSON paths (<c>join[0].segment</c>) to messages.</summary>
     public IReadOnlyDictionary<string, string[]>? Errors { get; init; }
 
+    /// <summary>What a refused credential is counted as, where the code alone tells too little.</summary>
+    public string? CountedAs { get; init; }
+
     /// <summary>When it is worth another try, where that is known better than for the code in general.</summary>
     public TimeSpan? RetryAfter { get; init; }
 }

@@ -31,6 +31,10 @@ public static class Sql
         return command;
     }
 
+    /// <summary>A statement on behalf of a tenant, with its parameters, $1 first; <see cref="TenantScope.Read"/> gives its result.</summary>
+    public static NpgsqlBatch For(this NpgsqlDataSource database, string tenantId, string text, params ReadOnlySpan<NpgsqlParameter> parameters) =>
+        TenantScope.Batch(database, tenantId, Command(text, parameters));
+
     /// <summary>A value.</summary>
     public static NpgsqlParameter Value<T>(T value) => new NpgsqlParameter<T> { TypedValue = value };
 
@@ -54,15 +58,17 @@ public static class Sql
     public static T? Maybe<T>(this NpgsqlDataReader reader, int column) => reader.IsDBNull(column) ? default : reader.GetFieldValue<T>(column);
 }
 
-/// <summary>Reads of views. Every answer is of one snapshot and names the position its views had reached in it.</summary>
+/// <summary>
+/// Reads of views on behalf of a tenant. Every answer is of one snapshot and names the position its views had reached in it.
+/// </summary>
 public sealed class ViewDatabase(NpgsqlDataSource database)
 {
     /// <summary>The rows of one statement, for answers whose position was settled before.</summary>
-    public async Task<List<TRow>> Rows<TRow>(NpgsqlBatchCommand statement, Func<NpgsqlDataReader, TRow> row, CancellationToken cancellation)
+    public async Task<List<TRow>> Rows<TRow>(string tenantId, NpgsqlBatchCommand statement, Func<NpgsqlDataReader, TRow> row, CancellationToken cancellation)
     {
         var rows = new List<TRow>();
         await Read(
-            [], [statement],
+            tenantId, [], [statement],
             async reader =>
             {
                 while (await reader.ReadAsync(cancellation))
@@ -74,18 +80,24 @@ public sealed class ViewDatabase(NpgsqlDataSource database)
         return rows;
     }
 
+    /// <summary>The position that all of <paramref name="views"/> have reached.</summary>
+    public Task<long> Position(IReadOnlyCollection<string> views, CancellationToken cancellation) =>
+        Read(TenantScope.Every, views, [], _ => Task.CompletedTask, cancellation);
+
     /// <summary>
     /// Runs the statements in one round trip and one snapshot; <paramref name="read"/> finds the reader at the first of their
     /// results. Returns the position that all of <paramref name="views"/> have reached.
     /// </summary>
     public async Task<long> Read(
-        IReadOnlyCollection<string> views, IEnumerable<NpgsqlBatchCommand> statements, Func<NpgsqlDataReader, Task> read, CancellationToken cancellation)
+        string tenantId, IReadOnlyCollection<string> views, IEnumerable<NpgsqlBatchCommand> statements, Func<NpgsqlDataReader, Task> read,
+        CancellationToken cancellation)
     {
         await using var connection = await database.OpenConnectionAsync(cancellation);
         await using var batch = new NpgsqlBatch(connection);
-        EventReader.BeginSnapshot(batch);
+        EventReader.BeginSnapshotOfAny(batch);
         batch.BatchCommands.Add(Sql.Command(
-            "select coalesce(min(last_seq_id), 0) from mt_event_progression where name = any($1)", Sql.Texts(views.Select(v => v + ":All"))));
+            $"select coalesce(min(last_seq_id), 0), set_config('{TenantScope.Setting}', $2, true) from mt_event_progression where name = any($1)",
+            Sql.Texts(views.Select(v => v + ":All")), Sql.Value(tenantId)));
         foreach (var statement in statements)
         {
             batch.BatchCommands.Add(statement);

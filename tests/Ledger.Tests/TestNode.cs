@@ -196,7 +196,8 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
     public async Task<IReadOnlyList<RecordedEvent>> Log(long after = 0)
     {
         var log = new List<RecordedEvent>();
-        await foreach (var recorded in Services.GetRequiredService<EventReader>().ReadLog(after, cancellation: Cancellation))
+        var whole = new EventReader(Services.GetRequiredService<OwnerDatabase>().Source, LedgerEvents.Types);
+        await foreach (var recorded in whole.ReadLog(after, cancellation: Cancellation))
         {
             log.Add(recorded);
         }
@@ -228,7 +229,7 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
     public async Task<string> Rows(string view)
     {
         var rows = new StringBuilder();
-        var database = Services.GetRequiredService<NpgsqlDataSource>();
+        var database = Services.GetRequiredService<OwnerDatabase>().Source;
         foreach (var table in Services.GetServices<IProjection>().Single(p => p.Name == view).Tables)
         {
             rows.AppendLine(CultureInfo.InvariantCulture, $"# {table}");

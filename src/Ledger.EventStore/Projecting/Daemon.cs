@@ -31,7 +31,7 @@ public sealed partial class Daemon : IAsyncDisposable
 
     /// <summary>A daemon that does nothing until <see cref="Start"/>.</summary>
     public Daemon(
-        NpgsqlDataSource database, BackgroundDatabase background, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations,
+        OwnerDatabase owner, AllTenantsDatabase rebuilding, BackgroundDatabase background, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations,
         Views views, LedgerClock clock, EventStoreOptions options, ILogger<Daemon> logger)
     {
         _background = background.Source;
@@ -41,7 +41,7 @@ public sealed partial class Daemon : IAsyncDisposable
         _clock = clock;
         _options = options;
         _logger = logger;
-        _rebuild = new RebuildRunner(database, reader, projections, migrations, options, logger, () => Epoch, Wake);
+        _rebuild = new RebuildRunner(owner.Source, rebuilding.Source, reader, projections, migrations, options, logger, () => Epoch, Wake);
         _meter.CreateObservableGauge(
             "ledger.projection.lag.events", () => Gauge(s => s.LagEvents), "{event}", "Events a view has yet to fold");
         _meter.CreateObservableGauge(

@@ -5,12 +5,16 @@ namespace Ledger.EventStore;
 
 /// <summary>
 /// Rebuilds views without downtime. A rebuild folds the log from the start into the view's tables in a schema of its own, at
-/// its own pace; when it is close behind, the daemon, between two batches, folds the rest and swaps the tables in.
+/// its own pace; when it is close behind, the daemon, between two batches, folds the rest and swaps the tables in. The owner
+/// makes and swaps tables; rows are written in the writer's role, as those of the live ones are.
 /// </summary>
 internal sealed partial class RebuildRunner(
-    NpgsqlDataSource database, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations, EventStoreOptions options,
+    NpgsqlDataSource owner, NpgsqlDataSource database, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations, EventStoreOptions options,
     ILogger logger, Func<long> currentEpoch, Action wake) : IAsyncDisposable
 {
+    /// <summary>Rebuilds whose bulk is folded at once; each holds two connections.</summary>
+    public const int MaxAtOnce = 2;
+
     /// <summary>How long the swap may wait for readers, while those that come after them wait behind it.</summary>
     private static readonly TimeSpan SwapPatience = TimeSpan.FromMilliseconds(100);
 
@@ -40,6 +44,11 @@ internal sealed partial class RebuildRunner(
             var behind = status.Position + status.LagEvents - (status.Rebuild == "requested" ? 0 : status.RebuildPosition ?? 0);
             if (behind > options.MaxProjectionBatch)
             {
+                if (_running.Values.Count(r => !r.IsCompleted) >= MaxAtOnce)
+                {
+                    continue; // it is woken when one of them is done
+                }
+
                 _running[view.Name] = Task.Run(() => FoldBulk(view, epoch), CancellationToken.None);
             }
             else
@@ -62,12 +71,20 @@ internal sealed partial class RebuildRunner(
     /// <summary>Makes empty tables, exactly as the migrations make the live ones.</summary>
     private async Task Prepare(IProjection view, long epoch, CancellationToken cancellation)
     {
-        await using var connection = await database.OpenConnectionAsync(cancellation);
+        await using var connection = await owner.OpenConnectionAsync(cancellation);
         await using var transaction = await connection.BeginTransactionAsync(cancellation);
         await Execute(connection, $"drop schema if exists \"{ShadowSchema(view)}\" cascade; create schema \"{ShadowSchema(view)}\"; set local search_path = \"{ShadowSchema(view)}\"");
         foreach (var table in view.Tables)
         {
             await Execute(connection, migrations.Creating(table).Sql);
+        }
+
+        if (options.WriterRole is { } writer)
+        {
+            await Execute(
+                connection,
+                $"grant usage on schema \"{ShadowSchema(view)}\" to \"{writer}\"; "
+                + $"grant select, insert, update, delete on all tables in schema \"{ShadowSchema(view)}\" to \"{writer}\"");
         }
 
         await Execute(connection, $"set local search_path = \"{options.Schema}\"");
@@ -102,9 +119,10 @@ internal sealed partial class RebuildRunner(
             }
         }
 
+        await using var analysing = await owner.OpenConnectionAsync(_stopping.Token);
         foreach (var table in view.Tables)
         {
-            await Execute(connection, $"analyze \"{ShadowSchema(view)}\".\"{table}\""); // plans are right from the swap on
+            await Execute(analysing, $"analyze \"{ShadowSchema(view)}\".\"{table}\""); // plans are right from the swap on
         }
 
         Task<EventPage> Read(long after) => reader.ReadFullPage(reading, after, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
@@ -129,6 +147,37 @@ internal sealed partial class RebuildRunner(
     /// </summary>
     private async Task FinishAndSwap(IProjection view, ViewStatus status, long epoch, CancellationToken cancellation)
     {
+        var position = await FoldRest(view, status, epoch, cancellation);
+        await using var connection = await owner.OpenConnectionAsync(cancellation);
+        await using var transaction = await ProjectionBatch.Begin(connection, options);
+        await Execute(connection, $"set local lock_timeout = '{SwapPatience.TotalMilliseconds}ms'; lock table mt_event_progression in access exclusive mode");
+        foreach (var table in view.Tables)
+        {
+            var grants = await DatabaseRoles.GrantsOf(connection, options, table, cancellation);
+            await Execute(connection, $"drop table \"{table}\"; alter table \"{ShadowSchema(view)}\".\"{table}\" set schema \"{options.Schema}\"");
+            foreach (var grant in grants)
+            {
+                await Execute(connection, grant);
+            }
+        }
+
+        await DatabaseRoles.Apply(connection, options, view.Tables, cancellation);
+        await Execute(connection, $"drop schema \"{ShadowSchema(view)}\" cascade");
+        await Execute(connection, $"update mt_event_progression set last_seq_id = {position}, last_updated = now() where name = '{EventReader.ProgressionName(view.Name)}'");
+        await Note(
+            connection, view,
+            $"""
+             rebuild = null, rebuild_position = null, rebuild_error = null, rebuilt_at = now(), failed_position = null, error = null,
+             state = case state when 'failed' then 'running' else state end,
+             recorded_at = coalesce(log_recorded_at({position}), recorded_at)
+             """, epoch, position);
+        await Execute(connection, $"notify {Channels.ViewsMoved}");
+        await transaction.CommitAsync(cancellation);
+        LogRebuilt(view.Name, position);
+    }
+
+    private async Task<long> FoldRest(IProjection view, ViewStatus status, long epoch, CancellationToken cancellation)
+    {
         await using var connection = await database.OpenConnectionAsync(cancellation);
         var position = await RebuildPosition(connection, view);
         // A view that runs keeps its company: it goes on from where the others stand. A stopped one comes up to the head.
@@ -142,25 +191,7 @@ internal sealed partial class RebuildRunner(
             }
         }
 
-        await using var transaction = await ProjectionBatch.Begin(connection, options);
-        await Execute(connection, $"set local lock_timeout = '{SwapPatience.TotalMilliseconds}ms'; lock table mt_event_progression in access exclusive mode");
-        foreach (var table in view.Tables)
-        {
-            await Execute(connection, $"drop table \"{table}\"; alter table \"{ShadowSchema(view)}\".\"{table}\" set schema \"{options.Schema}\"");
-        }
-
-        await Execute(connection, $"drop schema \"{ShadowSchema(view)}\" cascade");
-        await Execute(connection, $"update mt_event_progression set last_seq_id = {position}, last_updated = now() where name = '{EventReader.ProgressionName(view.Name)}'");
-        await Note(
-            connection, view,
-            $"""
-             rebuild = null, rebuild_position = null, rebuild_error = null, rebuilt_at = now(), failed_position = null, error = null,
-             state = case state when 'failed' then 'running' else state end,
-             recorded_at = coalesce((select timestamp from mt_events where seq_id = {position}), recorded_at)
-             """, epoch, position);
-        await Execute(connection, $"notify {Channels.ViewsMoved}");
-        await transaction.CommitAsync(cancellation);
-        LogRebuilt(view.Name, position);
+        return position;
     }
 
     /// <summary>What fails a rebuild ends it, with the reason kept; the live view is untouched. False: the work was not done.</summary>

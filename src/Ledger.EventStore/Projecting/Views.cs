@@ -9,6 +9,7 @@ namespace Ledger.EventStore;
 public sealed class Views
 {
     private readonly NpgsqlDataSource _database;
+    private readonly NpgsqlDataSource _steering;
     private readonly LedgerClock _clock;
     private readonly Lock _lock = new();
     private readonly Dictionary<string, long> _positions;
@@ -16,9 +17,10 @@ public sealed class Views
     private volatile IReadOnlyList<ViewStatus> _latest = [];
 
     /// <summary>The views of the program's projections.</summary>
-    public Views(NpgsqlDataSource database, IReadOnlyList<IProjection> projections, LedgerClock clock)
+    public Views(NpgsqlDataSource database, AllTenantsDatabase steering, IReadOnlyList<IProjection> projections, LedgerClock clock)
     {
         _database = database;
+        _steering = steering.Source;
         _clock = clock;
         Names = [.. projections.Select(p => p.Name)];
         _positions = Names.ToDictionary(n => n, _ => 0L);
@@ -118,7 +120,7 @@ public sealed class Views
     /// <summary>Makes sure that every view has its rows; a new view starts at 0 and catches up on its own.</summary>
     public async Task Register(CancellationToken cancellation = default)
     {
-        await using var command = _database.CreateCommand(
+        await using var command = _steering.CreateCommand(
             """
             with names as (
                    select name from unnest($1::varchar[]) n (name)
@@ -134,14 +136,14 @@ public sealed class Views
     internal const string StatusColumns =
         """
         p.name, g.last_seq_id, greatest(h.head - g.last_seq_id, 0), p.state,
-        extract(epoch from clock_timestamp() - (select e.timestamp from mt_events e where e.seq_id = g.last_seq_id + 1))::float8,
+        extract(epoch from clock_timestamp() - log_recorded_at(g.last_seq_id + 1))::float8,
         p.recorded_at, p.failed_position, p.error, p.rebuild, p.rebuild_position, p.rebuild_error, p.rebuilt_at
         """;
 
     internal const string StatusFrom =
         """
         projections p join mt_event_progression g on g.name = p.name || ':All'
-        cross join (select coalesce(max(seq_id), 0) as head from mt_events) h
+        cross join (select log_head() as head offset 0) h
         """;
 
     private const string StatusSql = $"select {StatusColumns} from {StatusFrom} order by p.name";
@@ -232,7 +234,7 @@ public sealed class Views
 
     private async Task<bool> Ask(string view, string change, CancellationToken cancellation)
     {
-        await using var command = _database.CreateCommand(
+        await using var command = _steering.CreateCommand(
             $"with changed as (update projections set {change} where name = $1 returning 1) select count(*), pg_notify('{Channels.ViewsAsked}', '') from changed");
         command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = view });
         return (long)(await command.ExecuteScalarAsync(cancellation))! > 0;

@@ -33,13 +33,18 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     public async IAsyncEnumerable<RecordedEvent> ReadStream(
         StreamKey stream, long fromVersion = 1, long toVersion = long.MaxValue, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
-        await using var command = database.CreateCommand(
-            $"select {Columns} from mt_events e where e.tenant_id = $1 and e.stream_id = $2 and e.version between $3 and $4 order by e.version");
-        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = stream.TenantId });
-        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = stream.StreamId });
-        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = fromVersion });
-        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = toVersion });
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        await using var batch = TenantScope.Batch(database, stream.TenantId, new NpgsqlBatchCommand(
+            $"select {Columns} from mt_events e where e.tenant_id = $1 and e.stream_id = $2 and e.version between $3 and $4 order by e.version")
+        {
+            Parameters =
+            {
+                new NpgsqlParameter<string> { TypedValue = stream.TenantId },
+                new NpgsqlParameter<string> { TypedValue = stream.StreamId },
+                new NpgsqlParameter<long> { TypedValue = fromVersion },
+                new NpgsqlParameter<long> { TypedValue = toVersion },
+            },
+        });
+        await using var reader = await batch.Read(cancellation);
         while (await reader.ReadAsync(cancellation))
         {
             yield return Read(reader, types);
@@ -54,18 +59,23 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     public async IAsyncEnumerable<RecordedEvent> ReadStreams(
         string tenantId, string[] streamIds, long[] afterVersions, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
-        await using var command = database.CreateCommand(
+        await using var batch = TenantScope.Batch(database, tenantId, new NpgsqlBatchCommand(
             $"""
              select {Columns}
              from unnest($2, $3) with ordinality k (stream_id, after_version, ordinal)
              cross join lateral (
                select * from mt_events n where n.tenant_id = $1 and n.stream_id = k.stream_id and n.version > k.after_version offset 0) e
              order by k.ordinal, e.version
-             """);
-        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = tenantId });
-        command.Parameters.Add(new NpgsqlParameter<string[]> { TypedValue = streamIds, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text });
-        command.Parameters.Add(new NpgsqlParameter<long[]> { TypedValue = afterVersions });
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
+             """)
+        {
+            Parameters =
+            {
+                new NpgsqlParameter<string> { TypedValue = tenantId },
+                new NpgsqlParameter<string[]> { TypedValue = streamIds, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Text },
+                new NpgsqlParameter<long[]> { TypedValue = afterVersions },
+            },
+        });
+        await using var reader = await batch.Read(cancellation);
         while (await reader.ReadAsync(cancellation))
         {
             yield return Read(reader, types);
@@ -101,27 +111,24 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         }
     }
 
-    /// <summary>The event at a position, or null when the log does not reach that far.</summary>
-    public async Task<RecordedEvent?> ReadAt(long position, CancellationToken cancellation = default)
-    {
-        await using var connection = await database.OpenConnectionAsync(cancellation);
-        return (await ReadPage(connection, position - 1, position, 1, cancellation)).SingleOrDefault();
-    }
+    /// <summary>The event at a position, or null when that is none of the tenant's.</summary>
+    public async Task<RecordedEvent?> ReadAt(string tenantId, long position, CancellationToken cancellation = default) =>
+        (await ReadAt(tenantId, [position], cancellation)).SingleOrDefault();
 
-    /// <summary>The position of the newest event; 0 when there is none. One look at the right edge of the primary key.</summary>
+    /// <summary>The position of the newest event of whatever tenant; 0 when there is none. One look at the right edge of the primary key.</summary>
     public async Task<long> ReadHead(CancellationToken cancellation = default)
     {
-        await using var command = database.CreateCommand("select coalesce(max(seq_id), 0) from mt_events");
+        await using var command = database.CreateCommand("select log_head()");
         return (long)(await command.ExecuteScalarAsync(cancellation))!;
     }
 
     /// <summary>When the event at a position was recorded, or null when the log does not reach that far.</summary>
     public async Task<DateTimeOffset?> RecordedAt(long position, CancellationToken cancellation = default)
     {
-        await using var command = database.CreateCommand("select timestamp from mt_events where seq_id = $1");
+        await using var command = database.CreateCommand("select log_recorded_at($1)");
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = position });
         await using var reader = await command.ExecuteReaderAsync(cancellation);
-        return await reader.ReadAsync(cancellation) ? reader.GetFieldValue<DateTimeOffset>(0) : null;
+        return await reader.ReadAsync(cancellation) && !reader.IsDBNull(0) ? reader.GetFieldValue<DateTimeOffset>(0) : null;
     }
 
     /// <summary>
@@ -161,20 +168,22 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return (initial, version);
     }
 
-    /// <summary>The events at positions; those the log does not reach are left out.</summary>
-    public Task<IReadOnlyList<RecordedEvent>> ReadAt(long[] positions, CancellationToken cancellation = default) =>
-        ReadKeys("seq_id", new NpgsqlParameter<long[]> { TypedValue = positions }, cancellation);
+    /// <summary>The events at positions; those that are none of the tenant's are left out.</summary>
+    public Task<IReadOnlyList<RecordedEvent>> ReadAt(string tenantId, long[] positions, CancellationToken cancellation = default) =>
+        ReadKeys(tenantId, "seq_id", new NpgsqlParameter<long[]> { TypedValue = positions }, cancellation);
 
-    /// <summary>The events with ids; those that are not there are left out.</summary>
-    public Task<IReadOnlyList<RecordedEvent>> ReadIds(Guid[] ids, CancellationToken cancellation = default) =>
-        ReadKeys("id", new NpgsqlParameter<Guid[]> { TypedValue = ids }, cancellation);
+    /// <summary>The events with ids; those that are none of the tenant's are left out.</summary>
+    public Task<IReadOnlyList<RecordedEvent>> ReadIds(string tenantId, Guid[] ids, CancellationToken cancellation = default) =>
+        ReadKeys(tenantId, "id", new NpgsqlParameter<Guid[]> { TypedValue = ids }, cancellation);
 
-    /// <summary>What was stored under an id derived from an idempotency key: the first event of that request, or null.</summary>
-    public async Task<StoredRequest?> FindRequest(Guid id, CancellationToken cancellation = default)
+    /// <summary>What was stored for a tenant under an id derived from an idempotency key: the first event of that request, or null.</summary>
+    public async Task<StoredRequest?> FindRequest(string tenantId, Guid id, CancellationToken cancellation = default)
     {
-        await using var command = database.CreateCommand($"select {RequestColumns} from mt_events e where e.id = $1");
-        command.Parameters.Add(new NpgsqlParameter<Guid> { TypedValue = id });
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        await using var batch = TenantScope.Batch(database, tenantId, new NpgsqlBatchCommand($"select {RequestColumns} from mt_events e where e.id = $1")
+        {
+            Parameters = { new NpgsqlParameter<Guid> { TypedValue = id } },
+        });
+        await using var reader = await batch.Read(cancellation);
         return await reader.ReadAsync(cancellation) ? ReadRequest(reader) : null;
     }
 
@@ -221,11 +230,19 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     }
 
     /// <summary>
-    /// Lets everything up to <see cref="EndSnapshot"/> see one state of the database, without a round trip of its own. The lock
-    /// comes before the snapshot (a lock statement takes none): a rebuilt view's tables are swapped in either before the
-    /// snapshot or after its end. It keeps nobody else from reading or writing.
+    /// Lets everything up to <see cref="EndSnapshot"/> see one state of the database and the rows of one tenant, without a round trip
+    /// of its own. The lock comes before the snapshot (a lock statement takes none): a rebuilt view's tables are swapped in either
+    /// before the snapshot or after its end. It keeps nobody else from reading or writing. The batch's first result is that of
+    /// <see cref="TenantScope.Of"/>; <see cref="TenantScope.Read"/> reads past it.
     /// </summary>
-    public static void BeginSnapshot(NpgsqlBatch batch)
+    public static void BeginSnapshot(NpgsqlBatch batch, string tenantId)
+    {
+        BeginSnapshotOfAny(batch);
+        batch.BatchCommands.Add(TenantScope.Of(tenantId));
+    }
+
+    /// <summary>The same with no tenant named yet.</summary>
+    public static void BeginSnapshotOfAny(NpgsqlBatch batch)
     {
         batch.BatchCommands.Add(new NpgsqlBatchCommand("begin isolation level repeatable read, read only"));
         batch.BatchCommands.Add(new NpgsqlBatchCommand("lock table mt_event_progression in access share mode"));
@@ -253,16 +270,20 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return [.. versions.Zip(events, (version, tail) => version == 0 ? StreamTail.Empty : new StreamTail(version, tail ?? []))];
     }
 
-    private async Task<IReadOnlyList<RecordedEvent>> ReadKeys(string column, NpgsqlParameter keys, CancellationToken cancellation)
+    private async Task<IReadOnlyList<RecordedEvent>> ReadKeys(string tenantId, string column, NpgsqlParameter keys, CancellationToken cancellation)
     {
         if (((Array)keys.Value!).Length == 0)
         {
             return [];
         }
 
-        await using var command = database.CreateCommand($"select {Columns} from mt_events e where e.{column} = any($1)");
-        command.Parameters.Add(keys);
-        return await ReadAll(command, cancellation);
+        await using var batch = TenantScope.Batch(database, tenantId, new NpgsqlBatchCommand($"select {Columns} from mt_events e where e.{column} = any($1)")
+        {
+            Parameters = { keys },
+        });
+        await using var reader = await batch.Read(cancellation);
+        // Asked for here and not in the statement, where the tenant would lead to another index.
+        return [.. (await ReadAll(reader, cancellation)).Where(e => e.TenantId == tenantId)];
     }
 
     internal async Task<IReadOnlyList<RecordedEvent>> ReadPage(
@@ -273,7 +294,8 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = after });
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = to });
         command.Parameters.Add(new NpgsqlParameter<int> { TypedValue = limit });
-        return await ReadAll(command, cancellation);
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        return await ReadAll(reader, cancellation);
     }
 
     /// <summary>
@@ -287,9 +309,8 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return new EventPage(await EventPage.ReadToEnd(copy, limit, cancellation), types);
     }
 
-    private async Task<IReadOnlyList<RecordedEvent>> ReadAll(NpgsqlCommand command, CancellationToken cancellation)
+    private async Task<IReadOnlyList<RecordedEvent>> ReadAll(NpgsqlDataReader reader, CancellationToken cancellation)
     {
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
         var events = new List<RecordedEvent>();
         while (await reader.ReadAsync(cancellation))
         {

@@ -53,7 +53,8 @@ public sealed class LogPages(NpgsqlDataSource database)
         {
             BatchCommands =
             {
-                new NpgsqlBatchCommand("select coalesce(max(seq_id), 0) from mt_events"), // first: what it finds, the page sees
+                TenantScope.Of(filter.TenantId ?? TenantScope.Every),
+                new NpgsqlBatchCommand("select log_head()"), // first: what it finds, the page sees
                 new NpgsqlBatchCommand(
                     $"""
                      select {EventReader.Columns} from mt_events e
@@ -72,7 +73,7 @@ public sealed class LogPages(NpgsqlDataSource database)
                 },
             },
         };
-        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        await using var reader = await batch.Read(cancellation);
         await reader.ReadAsync(cancellation);
         var head = Math.Min(reader.GetInt64(0), to);
         await reader.NextResultAsync(cancellation);
@@ -91,6 +92,7 @@ public sealed class LogPages(NpgsqlDataSource database)
         {
             BatchCommands =
             {
+                TenantScope.Of(stream.TenantId),
                 // Not the row of mt_streams: the newest event is what there is, also where a Marten program has archived the stream.
                 new NpgsqlBatchCommand(
                     "select n.version from mt_events n where n.tenant_id = $1 and n.stream_id = $2 order by n.version desc limit 1")
@@ -111,7 +113,7 @@ public sealed class LogPages(NpgsqlDataSource database)
                 },
             },
         };
-        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        await using var reader = await batch.Read(cancellation);
         var version = await reader.ReadAsync(cancellation) ? reader.GetInt64(0) : 0;
         await reader.NextResultAsync(cancellation);
         var events = new List<RecordedEvent>();

@@ -11,11 +11,11 @@ public sealed class LogTimes(NpgsqlDataSource database)
         await using var command = database.CreateCommand(
             """
             with recursive b (lo, hi) as (
-              select 0::bigint, (select coalesce(max(seq_id), 0) + 1 from mt_events)
+              select 0::bigint, log_head() + 1
               union all
-              select case when e.timestamp < $1 then e.seq_id else b.lo end, case when e.timestamp < $1 then b.hi else e.seq_id end
+              select case when e.before then e.position else b.lo end, case when e.before then b.hi else e.position end
               from b
-              cross join lateral (select n.seq_id, n.timestamp from mt_events n where n.seq_id = (b.lo + b.hi) / 2 limit 1) e
+              cross join lateral (select (b.lo + b.hi) / 2, log_recorded_at((b.lo + b.hi) / 2) < $1 offset 0) e (position, before)
               where b.hi - b.lo > 1
             )
             select max(lo) from b
@@ -27,7 +27,7 @@ public sealed class LogTimes(NpgsqlDataSource database)
     /// <summary>The version a stream had reached at a position; 0 when it had not begun.</summary>
     public async Task<long> VersionAt(StreamKey stream, long position, CancellationToken cancellation = default)
     {
-        await using var command = database.CreateCommand(
+        await using var batch = TenantScope.Batch(database, stream.TenantId, new NpgsqlBatchCommand(
             """
             with recursive b (lo, hi) as (
               select 0::bigint, (select coalesce(max(e.version), 0) + 1 from mt_events e where e.tenant_id = $1 and e.stream_id = $2)
@@ -40,10 +40,17 @@ public sealed class LogTimes(NpgsqlDataSource database)
               where b.hi - b.lo > 1
             )
             select max(lo) from b
-            """);
-        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = stream.TenantId });
-        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = stream.StreamId });
-        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = position });
-        return (long)(await command.ExecuteScalarAsync(cancellation))!;
+            """)
+        {
+            Parameters =
+            {
+                new NpgsqlParameter<string> { TypedValue = stream.TenantId },
+                new NpgsqlParameter<string> { TypedValue = stream.StreamId },
+                new NpgsqlParameter<long> { TypedValue = position },
+            },
+        });
+        await using var reader = await batch.Read(cancellation);
+        await reader.ReadAsync(cancellation);
+        return reader.GetInt64(0);
     }
 }

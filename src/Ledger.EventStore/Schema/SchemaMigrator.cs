@@ -13,12 +13,14 @@ public sealed partial class SchemaMigrator(NpgsqlDataSource database, Migrations
 
     /// <summary>
     /// Runs what has not run yet, in one transaction under a lock, so that of several nodes the first does it and the others
-    /// find it done. Returns the names of what ran.
+    /// find it done, and gives every table its rights and policies. Returns the names of what ran.
     /// </summary>
     /// <exception cref="SchemaMismatchException">The schema is newer than the code, or an applied file was edited.</exception>
+    /// <exception cref="DatabaseRolesException">The roles are not there, and the account may not make them.</exception>
     public async Task<IReadOnlyList<string>> Migrate(CancellationToken cancellation = default)
     {
         await using var connection = await database.OpenConnectionAsync(cancellation);
+        await DatabaseRoles.Ensure(connection, options, cancellation); // of the server, so not in the transaction of this database
         await using var transaction = await connection.BeginTransactionAsync(cancellation);
         await Execute($"select pg_advisory_xact_lock({Appender.AppendLockKey(options.Schema + ":migrate")})");
         await Execute($"create schema if not exists \"{options.Schema}\"");
@@ -36,6 +38,7 @@ public sealed partial class SchemaMigrator(NpgsqlDataSource database, Migrations
             await note.ExecuteNonQueryAsync(cancellation);
         }
 
+        await DatabaseRoles.Apply(connection, options, cancellation: cancellation); // so no table is there without its policies
         await transaction.CommitAsync(cancellation);
         if (pending.Count > 0)
         {
@@ -53,9 +56,12 @@ public sealed partial class SchemaMigrator(NpgsqlDataSource database, Migrations
 
     /// <summary>Whether everything has run; changes nothing.</summary>
     /// <exception cref="SchemaMismatchException">The schema is newer than the code, or an applied file was edited.</exception>
-    public async Task<bool> IsUpToDate(CancellationToken cancellation = default)
+    public Task<bool> IsUpToDate(CancellationToken cancellation = default) => IsUpToDate(database, cancellation);
+
+    /// <summary>The same over other connections: those that migrate are few.</summary>
+    public async Task<bool> IsUpToDate(NpgsqlDataSource over, CancellationToken cancellation)
     {
-        await using var connection = await database.OpenConnectionAsync(cancellation);
+        await using var connection = await over.OpenConnectionAsync(cancellation);
         await using var exists = new NpgsqlCommand($"select to_regclass('{History}') is not null", connection);
         if (!(bool)(await exists.ExecuteScalarAsync(cancellation))!)
         {

@@ -9,9 +9,14 @@ public sealed record PublishedCheckpoint(long Size, MerkleHash Root, byte[] Note
 /// <summary>An event's leaf: the entry that was hashed, and the salt of its commitments, null once that was erased.</summary>
 public sealed record LogEntry(byte[] Entry, byte[]? Salt);
 
-/// <summary>Reads the transparency log's tables.</summary>
-public sealed class TransparencyLog(NpgsqlDataSource database) : ITileSource
+/// <summary>Reads the transparency log's tables. Entries are made of events of all tenants, and need connections that see them.</summary>
+public sealed class TransparencyLog(NpgsqlDataSource database, AllTenantsDatabase entries) : ITileSource
 {
+    /// <summary>Over connections that see all.</summary>
+    public TransparencyLog(NpgsqlDataSource database) : this(database, new AllTenantsDatabase(database))
+    {
+    }
+
     /// <summary>What an export holds of it.</summary>
     public static readonly ExportSection Tables =
         new("log", ["log_state", "log_tiles", "log_salts", "log_tenants", "log_erasures", "log_checkpoint", "log_keys"]);
@@ -93,7 +98,7 @@ public sealed class TransparencyLog(NpgsqlDataSource database) : ITileSource
     /// <summary>Gives the entries of events side by side, which must lie in one tile; returns how many there were.</summary>
     private async Task<int> ReadEntries(long first, int count, EntryReader give, CancellationToken cancellation)
     {
-        await using var connection = await database.OpenConnectionAsync(cancellation);
+        await using var connection = await entries.Source.OpenConnectionAsync(cancellation);
         var (salts, erased, pseudonyms) = await ReadSecrets(connection, first, count, cancellation);
         if (salts is null)
         {

@@ -61,6 +61,7 @@ public static class Authenticating
             identified = refusal;
         }
 
+        CredentialMetrics.Count(identified.Refusal!);
         if (rates.Take(http) is { } tooMany)
         {
             return Problems.For(tooMany).ExecuteAsync(http); // so that nobody tries secrets as fast as they are refused

@@ -12,9 +12,9 @@ public sealed class Authenticator(Access access, IEnumerable<ICredentials> kinds
 
     private const string Scheme = "Bearer ";
 
-    private static readonly Rejection s_missing = new("unauthorized", "The request needs a credential: Authorization: Bearer, with an API key or a token.");
+    private static readonly Rejection s_missing = new("unauthorized", "The request needs a credential: Authorization: Bearer, with an API key or a token.") { CountedAs = "missing" };
     private static readonly Rejection s_foreign = new(
-        "unauthorized", "Where no credential is asked for, the request must be made for localhost, and not by another site's page.");
+        "unauthorized", "Where no credential is asked for, the request must be made for localhost, and not by another site's page.") { CountedAs = "cross_site" };
 
     private static readonly Rejection s_unknown = new("unauthorized", "The credential is no valid one.");
 

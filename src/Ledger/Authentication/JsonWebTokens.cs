@@ -24,7 +24,7 @@ public sealed class JsonWebTokens(TokenSettings settings, TokenKeys keys, Ledger
 
     private static readonly Rejection s_away = new("issuer-unavailable", "The keys of the issuer of tokens can't be fetched.");
     private static readonly Rejection s_signature = Authenticator.Invalid("The token is not signed by a key of the issuer.");
-    private static readonly Rejection s_expired = Authenticator.Invalid("The token has expired.");
+    private static readonly Rejection s_expired = Authenticator.Invalid("The token has expired.") with { CountedAs = "expired" };
     private static readonly Rejection s_early = Authenticator.Invalid("The token does not hold yet.");
 
     private readonly ConcurrentDictionary<Digest, Verified> _verified = [];

@@ -51,8 +51,12 @@ public static class GrpcFace
             refusal = Authenticator.Refuse(caller, needed);
         }
 
-        refusal = rates.Take(http) ?? refusal;
+        if (refusal is not null)
+        {
+            CredentialMetrics.Count(refusal);
+        }
 
+        refusal = rates.Take(http) ?? refusal;
         return refusal is null ? null : GrpcProblems.Of(refusal, http);
     }
 

@@ -7,7 +7,7 @@ using ServiceDescriptor = Google.Protobuf.Reflection.ServiceDescriptor;
 namespace Ledger.Grpc;
 
 /// <summary><c>grpc.health.v1.Health</c>: what <c>GET /health/ready</c> says, for whoever asks over gRPC.</summary>
-internal sealed class HealthService(SchemaMigrator migrator, Views views, Sealer sealer)
+internal sealed class HealthService(SchemaMigrator migrator, Npgsql.NpgsqlDataSource database, Views views, Sealer sealer)
 {
     /// <summary>Adds its method.</summary>
     public void AddTo(GrpcTransport transport) => transport.Add<HealthCheckRequest, HealthCheckResponse>(
@@ -20,7 +20,7 @@ internal sealed class HealthService(SchemaMigrator migrator, Views views, Sealer
             return new GrpcStatus(GrpcCode.NotFound, $"There is no service {request.Service}.");
         }
 
-        var health = await Operations.Check(migrator, views, sealer, cancellation);
+        var health = await Operations.Check(migrator, database, views, sealer, cancellation);
         return new HealthCheckResponse
         {
             Status = health.Status == "ok" ? HealthCheckResponse.Types.ServingStatus.Serving : HealthCheckResponse.Types.ServingStatus.NotServing,

@@ -136,7 +136,7 @@ public sealed class HistoryReader(ViewDatabase views, EventReader log, LogTimes 
 
     /// <summary>The position up to which it can be told.</summary>
     public Task<long> Reached(HistoryQuery query, CancellationToken cancellation) =>
-        views.Read(ViewsOf(query), [], _ => Task.CompletedTask, cancellation);
+        views.Position(ViewsOf(query), cancellation);
 
     /// <summary>
     /// The entries that a query asks for, as far as <paramref name="reached"/>, streamed; <paramref name="after"/> is the
@@ -165,7 +165,7 @@ public sealed class HistoryReader(ViewDatabase views, EventReader log, LogTimes 
             waiting.AddRange(positions);
             while (waiting.Count >= atOnce)
             {
-                foreach (var entry in await Render(waiting[..atOnce], filter.NewestFirst, cancellation))
+                foreach (var entry in await Render(tenantId, waiting[..atOnce], filter.NewestFirst, cancellation))
                 {
                     yield return entry;
                 }
@@ -174,15 +174,15 @@ public sealed class HistoryReader(ViewDatabase views, EventReader log, LogTimes 
             }
         }
 
-        foreach (var entry in await Render(waiting, filter.NewestFirst, cancellation))
+        foreach (var entry in await Render(tenantId, waiting, filter.NewestFirst, cancellation))
         {
             yield return entry;
         }
     }
 
-    private async Task<IEnumerable<HistoryEntry>> Render(List<long> positions, bool newestFirst, CancellationToken cancellation)
+    private async Task<IEnumerable<HistoryEntry>> Render(string tenantId, List<long> positions, bool newestFirst, CancellationToken cancellation)
     {
-        var events = await log.ReadAt([.. positions], cancellation);
+        var events = await log.ReadAt(tenantId, [.. positions], cancellation);
         return (newestFirst ? events.OrderByDescending(e => e.Position) : events.OrderBy(e => e.Position)).Select(HistoryEntry.Of);
     }
 }

@@ -164,6 +164,7 @@ public sealed class HistoryMarks(ViewDatabase views)
         {
             _next = 0;
             _rows = await views.Rows(
+                tenantId,
                 Sql.Command(
                     Statement(newestFirst), Sql.Value(tenantId), Sql.Value(mark.Dimension), Sql.Value(mark.Value),
                     Sql.Value(newestFirst ? first : block), Sql.Value(newestFirst ? block : last), Sql.Value(_wanted)),

@@ -53,6 +53,7 @@ public sealed class RolloutTurns(ViewDatabase views)
     }
 
     private Task<List<RolloutTurn>> Page(string tenantId, long after, long upTo, bool newestFirst, CancellationToken cancellation) => views.Rows(
+        tenantId,
         Sql.Command(
             $"""
              select {RolloutTurn.Columns} from history_rollouts r

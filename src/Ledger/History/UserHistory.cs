@@ -30,7 +30,7 @@ public sealed class UserHistory(ViewDatabase views, EventReader log, LogTimes ti
             waiting.Add(candidate);
             if (waiting.Count >= atOnce)
             {
-                foreach (var entry in await Render(waiting, filter, cancellation))
+                foreach (var entry in await Render(tenantId, waiting, filter, cancellation))
                 {
                     yield return entry;
                 }
@@ -39,7 +39,7 @@ public sealed class UserHistory(ViewDatabase views, EventReader log, LogTimes ti
             }
         }
 
-        foreach (var entry in await Render(waiting, filter, cancellation))
+        foreach (var entry in await Render(tenantId, waiting, filter, cancellation))
         {
             yield return entry;
         }
@@ -77,6 +77,7 @@ public sealed class UserHistory(ViewDatabase views, EventReader log, LogTimes ti
         {
             var (from, to) = newestFirst ? (Math.Max(first, last - wanted + 1), last) : (first, Math.Min(last, first + wanted - 1));
             var positions = await Positions(
+                stream.TenantId,
                 $"""
                  select e.seq_id from mt_events e
                  where e.tenant_id = $1 and e.stream_id = $2 and e.version between $3 and $4 order by e.version {(newestFirst ? "desc" : "")}
@@ -122,6 +123,7 @@ public sealed class UserHistory(ViewDatabase views, EventReader log, LogTimes ti
         do
         {
             positions = await Positions(
+                tenantId,
                 $"""
                  select c.position from history_corrections c
                  where c.tenant_id = $1 and c.user_id = $2 and c.position > $3 and c.position <= $4
@@ -183,9 +185,10 @@ public sealed class UserHistory(ViewDatabase views, EventReader log, LogTimes ti
             JsonSerializer.SerializeToElement(detail).EnumerateObject().ToDictionary(d => d.Name, d => d.Value));
     }
 
-    private async Task<IReadOnlyList<HistoryEntry>> Render(List<Candidate> candidates, HistoryFilter filter, CancellationToken cancellation)
+    private async Task<IReadOnlyList<HistoryEntry>> Render(
+        string tenantId, List<Candidate> candidates, HistoryFilter filter, CancellationToken cancellation)
     {
-        var events = (await log.ReadAt([.. candidates.Select(c => c.Position)], cancellation)).ToDictionary(e => e.Position);
+        var events = (await log.ReadAt(tenantId, [.. candidates.Select(c => c.Position)], cancellation)).ToDictionary(e => e.Position);
         return
         [
             .. candidates.Select(c => c.Meaning is null ? HistoryEntry.Of(events[c.Position]) : c.Meaning(events[c.Position])).Where(filter.Lets),
@@ -231,6 +234,7 @@ public sealed class UserHistory(ViewDatabase views, EventReader log, LogTimes ti
         }
     }
 
-    private async Task<IReadOnlyList<long>> Positions(string statement, NpgsqlParameter[] parameters, CancellationToken cancellation) =>
-        await views.Rows(Sql.Command(statement, parameters), row => row.GetInt64(0), cancellation);
+    private async Task<IReadOnlyList<long>> Positions(
+        string tenantId, string statement, NpgsqlParameter[] parameters, CancellationToken cancellation) =>
+        await views.Rows(tenantId, Sql.Command(statement, parameters), row => row.GetInt64(0), cancellation);
 }

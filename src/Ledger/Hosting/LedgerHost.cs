@@ -90,17 +90,22 @@ public static class LedgerHost
         .AddSingleton(new Migrations(typeof(LedgerHost).Assembly))
         .AddSingleton(new LedgerClock(wallClock))
         .AddSingleton(s => settings.DirectDatabase is null
-            ? EventStoreDatabase.Connect(connectionString, settings.Store, "ledger", settings.PoolSize - BackgroundDatabase.PoolSize, s.GetService<ILoggerFactory>())
-            : PooledDatabase.Connect(connectionString, "ledger", settings.PoolSize - BackgroundDatabase.PoolSize, s.GetService<ILoggerFactory>()))
+            ? EventStoreDatabase.Connect(connectionString, settings.Store, "ledger", settings.RequestPoolSize, s.GetService<ILoggerFactory>(), DatabaseRole.Reader)
+            : PooledDatabase.Connect(connectionString, "ledger", settings.RequestPoolSize, s.GetService<ILoggerFactory>()))
         .AddSingleton(s => new BackgroundDatabase(EventStoreDatabase.Connect(
-            settings.DirectDatabase ?? connectionString, settings.Store, "ledger-background", BackgroundDatabase.PoolSize, s.GetService<ILoggerFactory>())))
+            settings.DirectDatabase ?? connectionString, settings.Store, "ledger-background", BackgroundDatabase.PoolSize, s.GetService<ILoggerFactory>(),
+            DatabaseRole.Writer)))
+        .AddSingleton(s => new AllTenantsDatabase(EventStoreDatabase.Connect(
+            settings.DirectDatabase ?? connectionString, settings.Store, "ledger-all-tenants", AllTenantsDatabase.PoolSize, s.GetService<ILoggerFactory>(),
+            DatabaseRole.Writer)))
+        .AddSingleton(s => OwnerDatabase.Connect(settings.DirectDatabase ?? connectionString, settings.Store, s.GetService<ILoggerFactory>()))
         .AddSingleton<IReadOnlyList<IProjection>>(s => [.. s.GetServices<IProjection>()])
-        .AddInBackground<SchemaMigrator>()
+        .AddSingleton(s => ActivatorUtilities.CreateInstance<SchemaMigrator>(s, s.GetRequiredService<OwnerDatabase>().Source))
         .AddSingleton<EventReader>()
         .AddSingleton<LogPages>()
         .AddSingleton<IReadOnlyList<ExportSection>>([TransparencyLog.Tables])
-        .AddSingleton<LogExport>()
-        .AddSingleton<LogImport>()
+        .AddForAllTenants<LogExport>()
+        .AddForAllTenants<LogImport>()
         .AddSingleton<LogTimes>()
         .AddSingleton<Views>()
         .AddInBackground<Appender>()
@@ -113,11 +118,15 @@ public static class LedgerHost
     /// <summary>A service whose connections are those of <see cref="BackgroundDatabase"/>.</summary>
     internal static IServiceCollection AddInBackground<T>(this IServiceCollection services) where T : class =>
         services.AddSingleton(s => ActivatorUtilities.CreateInstance<T>(s, s.GetRequiredService<BackgroundDatabase>().Source));
+
+    /// <summary>A service whose connections are those of <see cref="AllTenantsDatabase"/>.</summary>
+    internal static IServiceCollection AddForAllTenants<T>(this IServiceCollection services) where T : class =>
+        services.AddSingleton(s => ActivatorUtilities.CreateInstance<T>(s, s.GetRequiredService<AllTenantsDatabase>().Source));
 }
 
 /// <summary>Starts the event store before the first request is taken, and stops it after the last one is answered.</summary>
 internal sealed class StoreLifetime(
-    LedgerSettings settings, NpgsqlDataSource database, BackgroundDatabase background, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon, Sealer sealer)
+    LedgerSettings settings, NpgsqlDataSource database, OwnerDatabase owner, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon, Sealer sealer)
     : IHostedLifecycleService
 {
     public async Task StartingAsync(CancellationToken cancellationToken)
@@ -126,12 +135,13 @@ internal sealed class StoreLifetime(
         await migrator.Migrate(cancellationToken);
         if (settings.DirectDatabase is not null)
         {
-            await PooledDatabase.Configure(background, settings.Store, cancellationToken);
+            await PooledDatabase.Configure(database, settings.Store, cancellationToken);
             await PooledDatabase.Check(database, settings.Store, cancellationToken);
         }
 
+        await DatabaseRoles.Check(database, settings.Store, cancellationToken);
         await views.Register(cancellationToken);
-        await Replay.Sweep(background.Source, settings.Store, cancellationToken);
+        await Replay.Sweep(owner.Source, settings.Store, cancellationToken);
         appender.Committed += _ => daemon.Wake();
         sealer.Start();
         daemon.Start();

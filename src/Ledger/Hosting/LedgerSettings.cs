@@ -16,8 +16,8 @@ public sealed record LedgerSettings
     /// <summary>Connections of a node to the database, all together.</summary>
     public const int DefaultPoolSize = 40;
 
-    /// <summary>The fewest that a node works with: those of <see cref="BackgroundDatabase"/> and a few for requests.</summary>
-    public const int MinPoolSize = 12;
+    /// <summary>The fewest that a node works with: those that no request is given and a few for requests.</summary>
+    public const int MinPoolSize = 20;
 
     /// <summary>The most that can be set.</summary>
     public const int MaxPoolSize = 1_000;
@@ -41,6 +41,9 @@ public sealed record LedgerSettings
 
     /// <summary>LEDGER_POOL_SIZE.</summary>
     public int PoolSize { get; init; } = DefaultPoolSize;
+
+    /// <summary>What is left of them for requests.</summary>
+    public int RequestPoolSize => PoolSize - BackgroundDatabase.PoolSize - AllTenantsDatabase.PoolSize - OwnerDatabase.PoolSize;
 
     /// <summary>LEDGER_SWEEP_SECONDS: how often memberships that have run out are recorded as such.</summary>
     public TimeSpan SweepInterval { get; init; } = TimeSpan.FromSeconds(2);
@@ -106,11 +109,21 @@ public sealed record LedgerSettings
                 "open" => true,
                 var other => throw new SettingsException($"LEDGER_METRICS must be operator or open; it is '{other}'."),
             },
-            Store = new EventStoreOptions { Schema = Text("LEDGER_SCHEMA", EventStoreOptions.DefaultSchema)! },
+            Store = new EventStoreOptions
+            {
+                Schema = Text("LEDGER_SCHEMA", EventStoreOptions.DefaultSchema)!,
+                RolePrefix = Text("LEDGER_ROLES", null),
+                AcceptOneWall = Text("LEDGER_I_ACCEPT_ONE_WALL_BETWEEN_TENANTS", null) == "yes",
+            },
         };
-        if (settings.Store.Schema.Length > 40 || !settings.Store.Schema.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_'))
+        if (!IsName(settings.Store.Schema))
         {
             throw new SettingsException("LEDGER_SCHEMA must be 1 to 40 of a-z, 0-9 and '_'.");
+        }
+
+        if (settings.Store.RolePrefix is { } prefix && !IsName(prefix))
+        {
+            throw new SettingsException("LEDGER_ROLES must be 1 to 40 of a-z, 0-9 and '_'.");
         }
 
         if (settings is { DirectDatabase: not null, Database: null })
@@ -141,6 +154,8 @@ public sealed record LedgerSettings
             RatePerSecond = rate,
             RateBurst = Number("LEDGER_RATE_BURST", Math.Max(1, rate * CallRates.DefaultBurstSeconds), 1, CallRates.MaxPerSecond * CallRates.DefaultBurstSeconds),
         };
+
+        static bool IsName(string text) => text.Length <= 40 && text.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_');
 
         static bool IsLoopback(string url) => Uri.TryCreate(url, UriKind.Absolute, out var uri) && uri.IsLoopback;
 

@@ -46,12 +46,12 @@ public static class Operations
     }
 
     /// <summary>Looks whether database, schema and daemon are fit for work: status <c>ok</c> or <c>not-ready</c>.</summary>
-    internal static async Task<HealthAnswer> Check(SchemaMigrator migrator, Views views, Sealer sealer, CancellationToken cancellation)
+    internal static async Task<HealthAnswer> Check(SchemaMigrator migrator, Npgsql.NpgsqlDataSource database, Views views, Sealer sealer, CancellationToken cancellation)
     {
         var checks = new Dictionary<string, string>();
         try
         {
-            checks["schema"] = await migrator.IsUpToDate(cancellation) ? "ok" : "not up to date";
+            checks["schema"] = await migrator.IsUpToDate(database, cancellation) ? "ok" : "not up to date";
             checks["database"] = "ok";
             var failed = (await views.Refresh(cancellation)).Where(v => v.State == "failed").Select(v => v.Name).ToArray();
             checks["daemon"] = !await views.IsKept(cancellation) ? "no node keeps the views"
@@ -71,9 +71,9 @@ public static class Operations
         return new HealthAnswer(checks.Values.All(c => c == "ok") ? "ok" : "not-ready", checks);
     }
 
-    private static async Task<IResult> Ready(SchemaMigrator migrator, Views views, Sealer sealer, CancellationToken cancellation)
+    private static async Task<IResult> Ready(SchemaMigrator migrator, Npgsql.NpgsqlDataSource database, Views views, Sealer sealer, CancellationToken cancellation)
     {
-        var health = await Check(migrator, views, sealer, cancellation);
+        var health = await Check(migrator, database, views, sealer, cancellation);
         return Results.Json(health, statusCode: health.Status == "ok" ? 200 : 503);
     }
 }

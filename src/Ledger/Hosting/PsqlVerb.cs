@@ -18,7 +18,7 @@ internal static class PsqlVerb
         foreach (var (name, value) in ((string, string?)[])[
             ("PGHOST", database.Host), ("PGPORT", database.Port.ToString(CultureInfo.InvariantCulture)), ("PGDATABASE", database.Database),
             ("PGUSER", database.Username), ("PGPASSWORD", database.Password), ("PGAPPNAME", "ledger psql"),
-            ("PGOPTIONS", $"-c search_path={options.Schema}")])
+            ("PGOPTIONS", $"-c search_path={options.Schema} -c role=none -c {DatabaseRoles.OwnerSetting}=on")])
         {
             if (!string.IsNullOrEmpty(value))
             {

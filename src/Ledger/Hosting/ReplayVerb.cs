@@ -29,7 +29,7 @@ internal static class ReplayVerb
             return 1;
         }
 
-        var (database, options) = (services.GetRequiredService<NpgsqlDataSource>(), services.GetRequiredService<EventStoreOptions>());
+        var (database, options) = (services.GetRequiredService<OwnerDatabase>().Source, services.GetRequiredService<EventStoreOptions>());
         try
         {
             await using var replay = await Replay.Begin(
@@ -155,7 +155,7 @@ internal static class ReplayVerb
     {
         var positions = new Dictionary<string, long>();
         await using var batch = new NpgsqlBatch(connection);
-        EventReader.BeginSnapshot(batch);
+        EventReader.BeginSnapshotOfAny(batch);
         batch.BatchCommands.Add(new NpgsqlBatchCommand("set local idle_in_transaction_session_timeout = 0"));
         foreach (var setting in ViewRows.Settings.Split("; "))
         {

@@ -18,6 +18,7 @@ public static class Verbs
           LEDGER_GRPC_URLS      where to listen for gRPC (http://127.0.0.1:8081, or nowhere when LEDGER_URLS is set)
           LEDGER_HOME           where the private PostgreSQL lives (.ledger)
           LEDGER_SCHEMA         the schema of all tables (ledger)
+          LEDGER_ROLES          what the roles in the database begin with, followed by _reader and _writer (the schema)
           LEDGER_POOL_SIZE      connections of this node to the database (40)
           LEDGER_SWEEP_SECONDS  how often memberships that ran out are recorded (2)
           LEDGER_RATE_PER_SECOND
@@ -36,11 +37,14 @@ public static class Verbs
           LEDGER_METRICS        who may read /metrics: operator, or open to everybody (operator)
           LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS=yes
                                 work on a server with fsync, full_page_writes or synchronous_commit off
+          LEDGER_I_ACCEPT_ONE_WALL_BETWEEN_TENANTS=yes
+                                work without roles and row-level security in the database
         """;
 
     /// <summary>The command line.</summary>
     public static RootCommand Root(TextWriter output, TextWriter errors)
     {
+        var rolesOnly = new Option<bool>("--roles") { Description = "Change nothing; show what an administrator has to run where the account may not make roles." };
         var view = new Argument<string>("view") { Description = "A view's name, as 'status' lists it." };
         var replayed = new Option<string?>("--view") { Description = "One view; all unless given." };
         var to = new Option<string?>("--to") { Description = "A position or a time; the end of the log unless given." };
@@ -65,8 +69,10 @@ public static class Verbs
         {
             Verb(new Command("up", "Start a node: bring the schema up to date and serve until stopped."), async (_, settings, cancellation) =>
                 await Up(settings, output, cancellation)),
-            Verb(new Command("migrate", "Bring the schema up to date and exit."), (_, settings, cancellation) =>
-                WithoutServing(settings, output, services => MigrateVerb(services, settings, output, cancellation), cancellation)),
+            Verb(new Command("migrate", "Bring the schema up to date and exit.") { rolesOnly }, (parsed, settings, cancellation) =>
+                WithoutServing(
+                    settings, output,
+                    services => parsed.GetValue(rolesOnly) ? ShowRoles(services, settings, output, cancellation) : MigrateVerb(services, settings, output, cancellation), cancellation)),
             Verb(new Command("status", "Show positions, lag and sizes."), (_, settings, cancellation) =>
                 WithoutServing(settings, output, services => StatusVerb.Run(services, output, cancellation), cancellation)),
             Verb(new Command("rebuild", "Fold a view anew from the first event; the live view serves on until it is replaced.") { view }, (parsed, settings, cancellation) =>
@@ -139,7 +145,7 @@ public static class Verbs
                 {
                     return await run(parsed, LedgerSettings.FromEnvironment(System.Environment.GetEnvironmentVariable), cancellation);
                 }
-                catch (Exception exception) when (exception is SettingsException or SchemaMismatchException or UnsafeServerException
+                catch (Exception exception) when (exception is SettingsException or SchemaMismatchException or UnsafeServerException or DatabaseRolesException
                     or PostgresNotFoundException or PrivateClusterException or SigningKeyException)
                 {
                     await errors.WriteLineAsync(exception.Message);
@@ -181,6 +187,13 @@ public static class Verbs
         await migrator.CheckServer(settings.AcceptLosingEvents, cancellation);
         var ran = await migrator.Migrate(cancellation);
         await output.WriteLineAsync(ran.Count == 0 ? "The schema is up to date." : $"Ran {ran.Count} migrations: {string.Join(", ", ran)}.");
+        return 0;
+    }
+
+    private static async Task<int> ShowRoles(IServiceProvider services, LedgerSettings settings, TextWriter output, CancellationToken cancellation)
+    {
+        await using var command = services.GetRequiredService<OwnerDatabase>().Source.CreateCommand("select session_user::text");
+        await output.WriteLineAsync(DatabaseRoles.Script(settings.Store with { AcceptOneWall = false }, (string)(await command.ExecuteScalarAsync(cancellation))!));
         return 0;
     }
 

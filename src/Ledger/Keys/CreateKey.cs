@@ -33,9 +33,10 @@ public sealed record CreateKey(string Name, IReadOnlyList<string> Scopes, string
         .Produces<KeyAnswer>(201).ProducesCommandProblems();
 
     private static async Task<IResult> Handle(
-        CreateKey body, HttpContext http, CommandHandler handler, EventReader log, LedgerClock clock, CancellationToken cancellation)
+        CreateKey body, HttpContext http, CommandHandler handler, EventReader log, KeysReader keys, LedgerClock clock, CancellationToken cancellation)
     {
-        var (result, key) = await body.Run(http.Command(body), handler, log, clock, cancellation);
+        var (result, key) = await body.Run(
+            http.Command(body), handler, log, clock, cancellation, (asker, tenant) => keys.Refuse(asker, tenant, clock.GetUtcNow(), cancellation));
         if (result.Rejection is { } rejection)
         {
             return Problems.For(rejection);
@@ -46,9 +47,13 @@ public sealed record CreateKey(string Name, IReadOnlyList<string> Scopes, string
         return Results.Created($"/v1/keys/{key!.KeyId}", key);
     }
 
-    /// <summary>Runs it, whichever way it came: what became of it, and the key unless it was refused.</summary>
+    /// <summary>
+    /// Runs it, whichever way it came: what became of it, and the key unless it was refused. <paramref name="refuse"/> says whether
+    /// the tenant has as many as it may have; the command line makes keys all the same.
+    /// </summary>
     internal async Task<(CommandResult Result, KeyAnswer? Key)> Run(
-        CommandContext context, CommandHandler handler, EventReader log, LedgerClock clock, CancellationToken cancellation)
+        CommandContext context, CommandHandler handler, EventReader log, LedgerClock clock, CancellationToken cancellation,
+        Func<string, string, Task<Rejection?>>? refuse = null)
     {
         var tenant = Tenant ?? context.TenantId;
         if (KeyRules.Check(this, tenant, clock.GetUtcNow()) is { } invalid)
@@ -69,7 +74,8 @@ public sealed record CreateKey(string Name, IReadOnlyList<string> Scopes, string
             async _ =>
             {
                 var (key, version) = await log.Fold(stream, new ApiKey(keyId), ApiKey.Evolve, cancellation);
-                return new Decided(Decide(key, tenant, secret), stream.StreamId, ApiKey.StreamType, [new StreamCondition(stream.StreamId, version)]);
+                var decision = refuse is not null && await refuse(context.TenantId, tenant) is { } full ? full : Decide(key, tenant, secret);
+                return new Decided(decision, stream.StreamId, ApiKey.StreamType, [new StreamCondition(stream.StreamId, version)]);
             },
             cancellation);
         if (result.Rejection is not null)
@@ -78,7 +84,7 @@ public sealed record CreateKey(string Name, IReadOnlyList<string> Scopes, string
         }
 
         // The first request under this key may have made up another id, and nobody knows its secret any more.
-        var stored = (await log.ReadAt(result.FirstPosition, cancellation))!;
+        var stored = (await log.ReadAt(stream.TenantId, result.FirstPosition, cancellation))!;
         return (result, KeyAnswer.Of(ApiKey.Evolve(new ApiKey(ApiKey.IdOf(stored.StreamId)), stored), result.Replayed ? null : secret));
     }
 }
@@ -88,6 +94,9 @@ public static class KeyRules
 {
     /// <summary>The longest name, in Unicode characters.</summary>
     public const int MaxNameCharacters = 128;
+
+    /// <summary>Keys of a tenant that are neither revoked nor expired.</summary>
+    public const int MaxLiveKeys = 1_000;
 
     /// <summary>What is wrong with a request for a key; null when nothing is.</summary>
     internal static Rejection? Check(CreateKey command, string tenant, DateTimeOffset now)

@@ -78,7 +78,7 @@ public static class KeyCatalogue
 }
 
 /// <summary>Reads the view "Keys".</summary>
-public sealed class KeysReader(ViewDatabase snapshots)
+public sealed class KeysReader(ViewDatabase snapshots, Views views, EventReader log)
 {
     /// <summary>The views an answer is made of.</summary>
     public static readonly string[] Names = [KeysProjection.View];
@@ -89,6 +89,7 @@ public sealed class KeysReader(ViewDatabase snapshots)
     public async Task<(long Position, (ApiKey Key, DateTimeOffset? LastUsedAt)? Found)> Find(string tenantId, string keyId, CancellationToken cancellation)
     {
         var (position, rows) = await Read(
+            tenantId,
             Sql.Command(
                 $"select {KeyRow.Columns}, u.last_used_at from api_keys k {Used} where k.tenant_id = $1 and k.key_id = $2", Sql.Value(tenantId), Sql.Value(keyId)),
             cancellation);
@@ -99,6 +100,7 @@ public sealed class KeysReader(ViewDatabase snapshots)
     public Task<(long Position, IReadOnlyList<(ApiKey Key, DateTimeOffset? LastUsedAt)> Rows)> List(
         string tenantId, bool includeRevoked, long before, int limit, CancellationToken cancellation) =>
         Read(
+            tenantId,
             Sql.Command(
                 $"""
                  select {KeyRow.Columns}, u.last_used_at from api_keys k {Used}
@@ -108,12 +110,37 @@ public sealed class KeysReader(ViewDatabase snapshots)
                 Sql.Value(tenantId), Sql.Value(before), Sql.Value(limit)),
             cancellation);
 
+    /// <summary>
+    /// Why no further key is made for a tenant; null when it may have one. Of several that are made at the same moment, each may be
+    /// the last. Costs the tenant's keys that were not revoked.
+    /// </summary>
+    internal async Task<Rejection?> Refuse(string asker, string tenantId, DateTimeOffset now, CancellationToken cancellation)
+    {
+        var head = await log.ReadHead(cancellation);
+        if (!await views.WaitFor(Names, head, Positions.DefaultWait, cancellation))
+        {
+            return new Rejection("view-behind", $"How many keys the tenant has is not known up to position {head} yet.");
+        }
+
+        var live = await snapshots.Rows(
+            asker,
+            Sql.Command(
+                """
+                select count(*) from api_keys k
+                where k.tenant_id = $1 and k.revoked_at is null and k.of_tenant = $2 and (k.expires_at is null or k.expires_at > $3)
+                """,
+                Sql.Value(asker), Sql.Value(tenantId), Sql.Value(now)),
+            row => row.GetInt64(0), cancellation);
+        return live[0] < KeyRules.MaxLiveKeys ? null
+            : new Rejection("too-many-keys", $"The tenant has {KeyRules.MaxLiveKeys} keys that are neither revoked nor expired: revoke some.");
+    }
+
     private async Task<(long Position, IReadOnlyList<(ApiKey Key, DateTimeOffset? LastUsedAt)> Rows)> Read(
-        Npgsql.NpgsqlBatchCommand statement, CancellationToken cancellation)
+        string tenantId, Npgsql.NpgsqlBatchCommand statement, CancellationToken cancellation)
     {
         var rows = new List<(ApiKey, DateTimeOffset?)>();
         var position = await snapshots.Read(
-            Names, [statement],
+            tenantId, Names, [statement],
             async reader =>
             {
                 while (await reader.ReadAsync(cancellation))

@@ -5,7 +5,7 @@ using Npgsql;
 namespace Ledger.Keys;
 
 /// <summary>Notes when keys were last used: in memory at a use, in the database now and then, and never in a request's way.</summary>
-public sealed partial class KeyUses(NpgsqlDataSource database, ILogger<KeyUses> logger) : BackgroundService
+public sealed partial class KeyUses(AllTenantsDatabase database, ILogger<KeyUses> logger) : BackgroundService
 {
     /// <summary>A key that is used all the time is noted this often by a node.</summary>
     public static readonly TimeSpan NoteInterval = TimeSpan.FromMinutes(1);
@@ -30,7 +30,7 @@ public sealed partial class KeyUses(NpgsqlDataSource database, ILogger<KeyUses> 
         // In one order, so that two nodes don't wait for each other.
         var rows = uses.SelectMany(u => ApiKey.AudienceOf(u.Value.Tenant).Select(seenBy => (SeenBy: seenBy, KeyId: u.Key, u.Value.At)))
             .OrderBy(r => r.SeenBy, StringComparer.Ordinal).ThenBy(r => r.KeyId, StringComparer.Ordinal).ToArray();
-        await using var command = database.Command(
+        await using var command = database.Source.Command(
             """
             insert into api_key_uses as u (tenant_id, key_id, last_used_at) select * from unnest($1, $2, $3)
             on conflict (tenant_id, key_id) do update set last_used_at = greatest(u.last_used_at, excluded.last_used_at)

@@ -46,9 +46,9 @@ public sealed class KnownKeys(EventReader log, KeysReader view, Views views, Led
     public static readonly TimeSpan StartPatience = TimeSpan.FromSeconds(10);
 
     private static readonly Rejection s_unknown = Authenticator.Invalid("The credential is no valid one.");
-    private static readonly Rejection s_expired = Authenticator.Invalid("The key has expired.");
-    private static readonly Rejection s_revoked = Authenticator.Invalid("The key was revoked.");
-    private static readonly Rejection s_replaced = Authenticator.Invalid("The key was rotated, and this secret of it has run out.");
+    private static readonly Rejection s_expired = Authenticator.Invalid("The key has expired.") with { CountedAs = "expired" };
+    private static readonly Rejection s_revoked = Authenticator.Invalid("The key was revoked.") with { CountedAs = "revoked" };
+    private static readonly Rejection s_replaced = Authenticator.Invalid("The key was rotated, and this secret of it has run out.") with { CountedAs = "expired" };
     private static readonly Rejection s_away = new("store-unavailable", "The database can't be reached to look for the key.");
     private static readonly Rejection s_tooMany = new("rate-limited", "Too many keys are looked for that this node does not know yet.");
 

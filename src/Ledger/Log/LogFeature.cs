@@ -1,4 +1,5 @@
 using Ledger.EventStore;
+using Ledger.Hosting;
 using Npgsql;
 
 namespace Ledger.Log;
@@ -8,9 +9,9 @@ public static class LogFeature
 {
     /// <summary>Its services.</summary>
     public static IServiceCollection AddTransparencyLog(this IServiceCollection services) => services
-        .AddSingleton<TransparencyLog>()
-        .AddSingleton<DatabaseLog>()
-        .AddSingleton<LogKeyring>()
+        .AddSingleton(s => new TransparencyLog(s.GetRequiredService<NpgsqlDataSource>(), s.GetRequiredService<AllTenantsDatabase>()))
+        .AddForAllTenants<DatabaseLog>()
+        .AddForAllTenants<LogKeyring>()
         .AddSingleton(s => Sealing(s, s.GetRequiredService<BackgroundDatabase>().Source))
         .AddSingleton<LogQueries>();
 

@@ -27,7 +27,7 @@ public static class LogProofs
     {
         routes.MapGet("/v1/log/proofs/inclusion", GetInclusion)
             .Requires(Scopes.LogRead).WithName("GetInclusionProof").WithTags("Log").WithSummary("What proves that the event at a position is in the log")
-            .Produces<InclusionProof>().Produces<string>(200, "text/plain").ProducesQueryProblems();
+            .Produces<InclusionProof>().Produces<string>(200, "text/plain").ProducesQueryProblems(404);
         routes.MapGet("/v1/log/proofs/consistency", GetConsistency)
             .Requires(Scopes.LogRead).WithName("GetConsistencyProof").WithTags("Log").WithSummary("What proves that the log has only grown between two sizes")
             .Produces<ConsistencyProof>().ProducesQueryProblems();
@@ -53,6 +53,11 @@ public static class LogProofs
             if (errors.Rejection is { } invalid)
             {
                 return Problems.For(invalid);
+            }
+
+            if (!http.Caller().SeesEveryTenantsEntries && await events.ReadAt(http.TenantId(), position!.Value, cancellation) is null)
+            {
+                return Problems.Result("event-not-found", $"The event at position {position} is none of the tenant's.");
             }
 
             var (index, treeSize) = (position!.Value - 1, size ?? checkpoint.Size);

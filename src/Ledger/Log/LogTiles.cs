@@ -26,6 +26,11 @@ public static class LogTiles
             return Problems.For(Validation.Field("tile", Rule));
         }
 
+        if (path.Level is null && !http.Caller().SeesEveryTenantsEntries)
+        {
+            return Problems.Result("forbidden", $"Entries of the log are of all tenants: they are for who reads the log in the tenant {Requests.DefaultTenant}.");
+        }
+
         // Entries, and hashes, that a tile of the newest checkpoint has: a later checkpoint only adds to them.
         var size = (await log.ReadCheckpoint(cancellation))?.Size ?? 0;
         var shift = 8 * (path.Level ?? 0);

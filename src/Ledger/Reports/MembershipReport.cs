@@ -210,7 +210,7 @@ public sealed class MembershipReport(
 
         await foreach (var events in Events(tenantId, "user_left_segment", start, cut, cancellation))
         {
-            var expiries = await stays.ExpiriesBefore(events, cancellation);
+            var expiries = await stays.ExpiriesBefore(tenantId, events, cancellation);
             await write([.. events.Select(e => RanOut(e, expiries) is { } at
                 ? Line(e, ((UserLeftSegment)e.Data!).Segment, ReportLine.Expired, at)
                 : Line(e, ((UserLeftSegment)e.Data!).Segment, ReportLine.Left, e.RecordedAt))]);
@@ -218,7 +218,7 @@ public sealed class MembershipReport(
 
         await foreach (var events in Events(tenantId, "membership_renewed", start, cut, cancellation))
         {
-            var expiries = await stays.ExpiriesBefore(events, cancellation);
+            var expiries = await stays.ExpiriesBefore(tenantId, events, cancellation);
             await write([.. events.Where(e => RanOut(e, expiries) is not null).SelectMany(e => (Gathered[])
             [
                 Line(e, ((MembershipRenewed)e.Data!).Segment, ReportLine.Expired, RanOut(e, expiries)!.Value),
@@ -251,13 +251,13 @@ public sealed class MembershipReport(
             await write([.. page.Select(s => new Gathered(new ReportLine(s.UserId, s.Segment, ReportLine.Expired, s.ExpiresAt), 0))]);
         }
 
-        await WaitFor(await snapshots.Read(StaysOfMonth.Views, [], _ => Task.CompletedTask, cancellation), cancellation);
+        await WaitFor(await snapshots.Position(StaysOfMonth.Views, cancellation), cancellation);
         var after = cut;
         for (var late = await reports.LateExpiries(tenantId, report.Month, after, MaxLinesAtOnce, cancellation); late.Count > 0;
             late = await reports.LateExpiries(tenantId, report.Month, after, MaxLinesAtOnce, cancellation))
         {
             after = late[^1];
-            await write([.. (await log.ReadAt([.. late], cancellation))
+            await write([.. (await log.ReadAt(tenantId, [.. late], cancellation))
                 .Select(e => Line(e, ((MembershipExpired)e.Data!).Segment, ReportLine.Expired, ((MembershipExpired)e.Data).ExpiresAt, position: 0))]);
         }
 
@@ -277,7 +277,7 @@ public sealed class MembershipReport(
         {
             await foreach (var events in Events(tenantId, kind, cut, end, cancellation))
             {
-                var expiries = await stays.ExpiriesBefore(events, cancellation);
+                var expiries = await stays.ExpiriesBefore(tenantId, events, cancellation);
                 await write([.. events.Where(e => expiries.TryGetValue(e.Position, out var at) && at < report.Until)
                     .Select(e => Line(e, HistoryEntry.Of(e).Segment!, ReportLine.Expired, expiries[e.Position], position: 0))]);
             }
@@ -300,12 +300,12 @@ public sealed class MembershipReport(
             waiting.AddRange(positions);
             if (waiting.Count + HistoryMarks.BlockPositions > MaxLinesAtOnce)
             {
-                yield return await log.ReadAt([.. waiting], cancellation);
+                yield return await log.ReadAt(tenantId, [.. waiting], cancellation);
                 waiting.Clear();
             }
         }
 
-        yield return await log.ReadAt([.. waiting], cancellation);
+        yield return await log.ReadAt(tenantId, [.. waiting], cancellation);
     }
 
     private static async Task Copy(NpgsqlConnection connection, Report report, List<Gathered> lines, CancellationToken cancellation)

@@ -139,7 +139,7 @@ public static class ReportCatalogue
 }
 
 /// <summary>Reads the view "Reports".</summary>
-public sealed class ReportsReader(ViewDatabase snapshots, Views views)
+public sealed class ReportsReader(ViewDatabase snapshots, AllTenantsDatabase all, Views views)
 {
     /// <summary>The views an answer is made of.</summary>
     public static readonly string[] Names = [ReportsProjection.View];
@@ -153,7 +153,7 @@ public sealed class ReportsReader(ViewDatabase snapshots, Views views)
     {
         var rows = new List<Report>();
         var position = await snapshots.Read(
-            Names,
+            tenantId, Names,
             [
                 Sql.Command(
                     $"select {ReportRow.Columns} from reports r where r.tenant_id = $1 and r.requested_position < $2 order by r.requested_position desc limit $3",
@@ -173,7 +173,8 @@ public sealed class ReportsReader(ViewDatabase snapshots, Views views)
     /// <summary>Of all tenants, the report that waits longest to be made; with <paramref name="lost"/>, one that was made and whose file is not there.</summary>
     public async Task<(string TenantId, Report Report)?> Next(bool lost, CancellationToken cancellation)
     {
-        var rows = await snapshots.Rows(
+        var rows = await new ViewDatabase(all.Source).Rows(
+            TenantScope.Every,
             Sql.Command(lost
                 ? $"""
                    select r.tenant_id, {ReportRow.Columns} from reports r
@@ -189,6 +190,7 @@ public sealed class ReportsReader(ViewDatabase snapshots, Views views)
     /// <summary>The positions of the expiries of a month that were recorded in a later one, in order, so many at once.</summary>
     public async Task<IReadOnlyList<long>> LateExpiries(string tenantId, Month month, long after, int limit, CancellationToken cancellation) =>
         await snapshots.Rows(
+            tenantId,
             Sql.Command(
                 "select l.position from report_late_expiries l where l.tenant_id = $1 and l.month = $2 and l.position > $3 order by l.position limit $4",
                 Sql.Value(tenantId), Sql.Value(DateOnly.FromDateTime(month.Begin.UtcDateTime)), Sql.Value(after), Sql.Value(limit)),

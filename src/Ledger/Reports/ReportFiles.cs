@@ -1,3 +1,4 @@
+using Ledger.EventStore;
 using Ledger.Http;
 using Npgsql;
 using System.Security.Cryptography;
@@ -5,7 +6,7 @@ using System.Security.Cryptography;
 namespace Ledger.Reports;
 
 /// <summary>The files of reports: pieces in the database, so that every node can give them.</summary>
-public sealed class ReportFiles(NpgsqlDataSource database)
+public sealed class ReportFiles(NpgsqlDataSource database, AllTenantsDatabase writing)
 {
     /// <summary>Bytes of a piece, at most.</summary>
     public const int ChunkBytes = 262_144;
@@ -16,16 +17,17 @@ public sealed class ReportFiles(NpgsqlDataSource database)
     /// <summary>A piece, from 0; null where the file has ended, or is not there.</summary>
     public async Task<byte[]?> Read(string tenantId, long requestedPosition, int number, CancellationToken cancellation)
     {
-        await using var command = database.Command(
-            "select c.content from report_chunks c where c.tenant_id = $1 and c.requested_position = $2 and c.number = $3",
+        await using var batch = database.For(
+            tenantId, "select c.content from report_chunks c where c.tenant_id = $1 and c.requested_position = $2 and c.number = $3",
             Sql.Value(tenantId), Sql.Value(requestedPosition), Sql.Value(number));
-        return (byte[]?)await command.ExecuteScalarAsync(cancellation);
+        await using var reader = await batch.Read(cancellation);
+        return await reader.ReadAsync(cancellation) ? reader.GetFieldValue<byte[]>(0) : null;
     }
 
     /// <summary>Removes a file.</summary>
     public async Task Delete(string tenantId, long requestedPosition, CancellationToken cancellation)
     {
-        await using var command = database.Command(
+        await using var command = writing.Source.Command(
             "delete from report_chunks c where c.tenant_id = $1 and c.requested_position = $2", Sql.Value(tenantId), Sql.Value(requestedPosition));
         await command.ExecuteNonQueryAsync(cancellation);
     }
@@ -47,7 +49,7 @@ public sealed class ReportFiles(NpgsqlDataSource database)
         }
 
         csv.EndRow();
-        await using var connection = await database.OpenConnectionAsync(cancellation);
+        await using var connection = await writing.Source.OpenConnectionAsync(cancellation);
         await using var all = lines.GetAsyncEnumerator(cancellation);
         var more = await all.MoveNextAsync(); // gathering and sorting is done by then
         await using var transaction = await connection.BeginTransactionAsync(cancellation);

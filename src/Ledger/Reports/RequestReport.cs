@@ -63,7 +63,7 @@ public sealed record RequestReport(string Kind, string Month, string? UserId = n
         }
 
         // The first request under this key may have made up another id.
-        id = result.Changed ? Report.IdOf((await log.ReadAt(result.FirstPosition, cancellation))!.StreamId) : id;
+        id = result.Changed ? Report.IdOf((await log.ReadAt(context.TenantId, result.FirstPosition, cancellation))!.StreamId) : id;
         var asked = Report.Initial(id);
         await foreach (var recorded in log.ReadStream(new StreamKey(context.TenantId, Report.StreamOf(id)), toVersion: result.Version, cancellation: cancellation))
         {

@@ -1,6 +1,5 @@
 using Ledger.EventStore;
 using Ledger.Users;
-using Npgsql;
 
 namespace Ledger.Segments;
 
@@ -12,7 +11,7 @@ public sealed record SweepInterval(TimeSpan Value);
 /// fact into the history. It decides on the user's stream and makes its version a condition, so it can't expire what was renewed.
 /// </summary>
 public sealed partial class ExpireMemberships(
-    NpgsqlDataSource database, Appender appender, MembershipLoader users, Daemon daemon, LedgerClock clock, SweepInterval interval,
+    AllTenantsDatabase database, Appender appender, MembershipLoader users, Daemon daemon, LedgerClock clock, SweepInterval interval,
     ILogger<ExpireMemberships> logger) : BackgroundService
 {
     /// <summary>Memberships expired in one go.</summary>
@@ -107,7 +106,7 @@ public sealed partial class ExpireMemberships(
     /// <summary>One look into the index on (tenant, segment, expires_at) a live segment; what is due lies at its left edge.</summary>
     private async Task<List<(string Tenant, long SegmentId, string Slug, string UserId)>> FindDue(DateTimeOffset now, CancellationToken cancellation)
     {
-        await using var command = database.Command(
+        await using var command = database.Source.Command(
             """
             select s.tenant_id, s.segment_id, s.slug, m.user_id
             from segments s

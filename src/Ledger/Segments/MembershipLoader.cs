@@ -60,9 +60,9 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         StreamTail[] tails;
         await using (var batch = new NpgsqlBatch(connection))
         {
-            EventReader.BeginSnapshot(batch);
+            EventReader.BeginSnapshot(batch, tenantId);
             AddTails(batch, tenantId, userIds);
-            await using var results = await batch.ExecuteReaderAsync(cancellation);
+            await using var results = await batch.Read(cancellation);
             tails = await reader.ReadTails(results, userIds.Length, cancellation);
         }
 
@@ -129,14 +129,14 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
     {
         await using var connection = await database.OpenConnectionAsync(cancellation);
         await using var batch = new NpgsqlBatch(connection);
-        EventReader.BeginSnapshot(batch);
+        EventReader.BeginSnapshot(batch, tenantId);
         AddTails(batch, tenantId, userIds);
         AddOpen(batch, tenantId, userIds, onlySegment: null);
         batch.BatchCommands.Add(Sql.Command(
             "select slug, segment_id, salt, rollout_percent from segments where tenant_id = $1 and deleted_at is null and rollout_percent > 0 order by slug",
             Sql.Value(tenantId)));
         EventReader.EndSnapshot(batch);
-        await using var results = await batch.ExecuteReaderAsync(cancellation);
+        await using var results = await batch.Read(cancellation);
         var tails = await reader.ReadTails(results, userIds.Length, cancellation);
         await results.NextResultAsync(cancellation);
         var open = new Dictionary<long, Membership>?[userIds.Length];

@@ -112,7 +112,7 @@ public sealed class SegmentCatalogueReader(ViewDatabase views)
     {
         var rows = new List<(Segment, long)>();
         var position = await views.Read(
-            Views,
+            tenantId, Views,
             [
                 Sql.Command(
                     $"select {SegmentRow.Columns}, {SegmentSizes.SizeColumn} from segments s where {where}",

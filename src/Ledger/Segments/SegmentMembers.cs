@@ -1,3 +1,4 @@
+using Ledger.EventStore;
 using Ledger.Http;
 using Npgsql;
 
@@ -89,12 +90,14 @@ public sealed class SegmentMembersReader(NpgsqlDataSource database, ViewDatabase
     /// <summary>The life of a slug that is or was alive.</summary>
     public async Task<long?> FindSegment(string tenantId, string slug, AsOf asOf, CancellationToken cancellation)
     {
-        await using var command = database.Command(
+        await using var batch = database.For(
+            tenantId,
             asOf.IsNow
                 ? "select s.segment_id from segments s where s.tenant_id = $1 and s.slug = $4 and s.deleted_at is null and $2::timestamptz is not null and $3::bigint > 0"
                 : $"select s.segment_id from segments s where s.tenant_id = $1 and s.slug = $4 and {KnownSegment}",
             Sql.Value(tenantId), Sql.Value(asOf.At), Sql.Value(asOf.KnownAt), Sql.Value(slug));
-        return (long?)await command.ExecuteScalarAsync(cancellation);
+        await using var reader = await batch.Read(cancellation);
+        return await reader.ReadAsync(cancellation) ? reader.GetInt64(0) : null;
     }
 
     /// <summary>A page of members, by user id.</summary>
@@ -103,7 +106,7 @@ public sealed class SegmentMembersReader(NpgsqlDataSource database, ViewDatabase
     {
         var rows = new List<SegmentMember>();
         var position = await views.Read(
-            SegmentCatalogueReader.Views,
+            tenantId, SegmentCatalogueReader.Views,
             [asOf.IsNow ? Now(tenantId, segmentId, asOf, after, limit) : Past(tenantId, segmentId, asOf, after, limit)],
             async reader =>
             {

@@ -83,7 +83,7 @@ public sealed class SegmentSizesReader(ViewDatabase views)
     {
         var rows = new List<SegmentSize>();
         var position = await views.Read(
-            SegmentCatalogueReader.Views,
+            tenantId, SegmentCatalogueReader.Views,
             [asOf.Position is null ? AtInstant(tenantId, asOf, after, limit) : AsKnown(tenantId, asOf, after, limit)],
             async reader =>
             {

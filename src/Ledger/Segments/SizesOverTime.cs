@@ -143,7 +143,7 @@ public sealed class SizesOverTimeReader(ViewDatabase views)
 
     /// <summary>All lives of a slug.</summary>
     public Task<List<SegmentLife>> Lives(string tenantId, string slug, CancellationToken cancellation) => ReadLives(
-        "select s.slug, s.segment_id, s.created_at, s.deleted_at from segments s where s.tenant_id = $1 and s.slug = $2 order by s.segment_id",
+        tenantId, "select s.slug, s.segment_id, s.created_at, s.deleted_at from segments s where s.tenant_id = $1 and s.slug = $2 order by s.segment_id",
         [Sql.Value(tenantId), Sql.Value(slug)], cancellation);
 
     /// <summary>The lives that one of the instants may have seen, from a slug on, by slug and life, streamed in pages.</summary>
@@ -158,6 +158,7 @@ public sealed class SizesOverTimeReader(ViewDatabase views)
         for (var (from, life) = (slug, 0L); ;)
         {
             var page = await ReadLives(
+                tenantId,
                 """
                 select s.slug, s.segment_id, s.created_at, s.deleted_at from segments s
                 where s.tenant_id = $1 and s.slug >= $2 and (s.slug > $2 or s.segment_id > $3) and s.created_at <= $5 and (s.deleted_at is null or s.deleted_at > $4)
@@ -188,7 +189,7 @@ public sealed class SizesOverTimeReader(ViewDatabase views)
         var members = new long[asked.Count];
         var ranges = asked.SelectMany((a, i) => SizeChanges.UpTo(a.At).Select(r => (Index: i, a.SegmentId, r.Level, r.From, r.Below))).ToArray();
         var position = await views.Read(
-            SegmentCatalogueReader.Views,
+            tenantId, SegmentCatalogueReader.Views,
             [
                 Sql.Command(
                     Statement, Sql.Value(tenantId), Sql.Value(ranges.Select(r => r.Index).ToArray()), Sql.Longs(ranges.Select(r => r.SegmentId)),
@@ -215,7 +216,8 @@ public sealed class SizesOverTimeReader(ViewDatabase views)
         group by w.index
         """;
 
-    private Task<List<SegmentLife>> ReadLives(string statement, NpgsqlParameter[] parameters, CancellationToken cancellation) => views.Rows(
-        Sql.Command(statement, parameters),
+    private Task<List<SegmentLife>> ReadLives(
+        string tenantId, string statement, NpgsqlParameter[] parameters, CancellationToken cancellation) => views.Rows(
+        tenantId, Sql.Command(statement, parameters),
         row => new SegmentLife(row.GetString(0), row.GetInt64(1), row.GetFieldValue<DateTimeOffset>(2), row.Maybe<DateTimeOffset?>(3)), cancellation);
 }

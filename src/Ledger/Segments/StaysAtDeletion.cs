@@ -25,6 +25,7 @@ public sealed class StaysAtDeletion(ViewDatabase views)
         }
 
         var stays = await views.Rows(
+            tenantId,
             Sql.Command(
                 """
                 select m.segment_id, m.user_id, m.joined_at, m.expires_at, m.source
@@ -44,6 +45,7 @@ public sealed class StaysAtDeletion(ViewDatabase views)
         for (var (user, count) = ("", StaysOfMonth.MaxStaysAtOnce); count == StaysOfMonth.MaxStaysAtOnce;)
         {
             var found = await views.Rows(
+                tenantId,
                 Sql.Command(
                     """
                     select m.user_id from memberships m

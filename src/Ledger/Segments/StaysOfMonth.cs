@@ -17,28 +17,30 @@ public sealed class StaysOfMonth(ViewDatabase snapshots)
     /// When the stays that leaves and renewals end or change were set to run out until then, by position of the event. One that
     /// lies before the event's own time had run out while the command was on its way.
     /// </summary>
-    public async Task<IReadOnlyDictionary<long, DateTimeOffset>> ExpiriesBefore(IReadOnlyList<RecordedEvent> events, CancellationToken cancellation)
+    public async Task<IReadOnlyDictionary<long, DateTimeOffset>> ExpiriesBefore(
+        string tenantId, IReadOnlyList<RecordedEvent> events, CancellationToken cancellation)
     {
-        var keys = events.Select(e => (e.TenantId, User: User.IdOf(e.StreamId), e.Position, SegmentId: e.Data switch
+        var keys = events.Select(e => (User: User.IdOf(e.StreamId), e.Position, SegmentId: e.Data switch
         {
             UserLeftSegment left => left.SegmentId,
             MembershipRenewed renewed => renewed.SegmentId,
             _ => throw new InvalidOperationException($"{e.Type} does not end or change a stay."),
         })).ToArray();
         var expiries = await snapshots.Rows(
+            tenantId,
             Sql.Command(
                 """
                 select k.position, p.expires_at
-                from unnest($1, $2, $3, $4) k (tenant_id, user_id, segment_id, position)
+                from unnest($2, $3, $4) k (user_id, segment_id, position)
                 cross join lateral (
                   (select m.expires_at from past_memberships m
-                   where m.tenant_id = k.tenant_id and m.segment_id = k.segment_id and m.user_id = k.user_id and m.ended_position = k.position limit 1)
+                   where m.tenant_id = $1 and m.segment_id = k.segment_id and m.user_id = k.user_id and m.ended_position = k.position limit 1)
                   union all
                   (select t.expires_at from membership_terms t
-                   where t.tenant_id = k.tenant_id and t.segment_id = k.segment_id and t.user_id = k.user_id and t.until_position = k.position limit 1)) p
+                   where t.tenant_id = $1 and t.segment_id = k.segment_id and t.user_id = k.user_id and t.until_position = k.position limit 1)) p
                 where p.expires_at is not null
                 """,
-                Sql.Texts(keys.Select(k => k.TenantId)), Sql.Texts(keys.Select(k => k.User)), Sql.Longs(keys.Select(k => k.SegmentId)),
+                Sql.Value(tenantId), Sql.Texts(keys.Select(k => k.User)), Sql.Longs(keys.Select(k => k.SegmentId)),
                 Sql.Longs(keys.Select(k => k.Position))),
             row => (Position: row.GetInt64(0), ExpiresAt: row.GetFieldValue<DateTimeOffset>(1)), cancellation);
         return expiries.ToDictionary(e => e.Position, e => e.ExpiresAt);
@@ -57,6 +59,7 @@ public sealed class StaysOfMonth(ViewDatabase snapshots)
             while (count == MaxStaysAtOnce)
             {
                 var found = await snapshots.Rows(
+                    tenantId,
                     Sql.Command(
                         """
                         select m.user_id, m.expires_at, m.joined_position from memberships m
@@ -81,6 +84,7 @@ public sealed class StaysOfMonth(ViewDatabase snapshots)
         for (var (after, count) = (0L, MaxStaysAtOnce); count == MaxStaysAtOnce;)
         {
             var lives = await snapshots.Rows(
+                tenantId,
                 Sql.Command(
                     "select s.segment_id, s.slug, s.deleted_at from segments s where s.tenant_id = $1 and s.segment_id > $2 order by s.segment_id limit $3",
                     Sql.Value(tenantId), Sql.Value(after), Sql.Value(MaxStaysAtOnce)),

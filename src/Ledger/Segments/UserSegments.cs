@@ -58,7 +58,7 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
         var open = new Dictionary<long, Membership>();
         var rollouts = new List<RolledOutSegment>();
         var position = await snapshots.Read(
-            Names,
+            tenantId, Names,
             [
                 Sql.Command(
                     """
@@ -103,7 +103,8 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
         var state = await Fold(tenantId, userId, asOf, cancellation);
         var live = new HashSet<long>();
         var rollouts = new List<RolledOutSegment>();
-        await using var command = database.Command(
+        await using var batch = database.For(
+            tenantId,
             """
             select s.slug, s.segment_id, s.salt, r.percent
             from segments s
@@ -115,7 +116,7 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
               and (s.deleted_at is null or s.deleted_at > $2 or s.deleted_position > $3)
             """,
             Sql.Value(tenantId), Sql.Value(asOf.At), Sql.Value(asOf.KnownAt));
-        await using (var reader = await command.ExecuteReaderAsync(cancellation))
+        await using (var reader = await batch.Read(cancellation))
         {
             while (await reader.ReadAsync(cancellation))
             {
@@ -169,7 +170,7 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
     }
 
     /// <summary>The position that the views of a past answer have reached.</summary>
-    public Task<long> Reached(CancellationToken cancellation) => snapshots.Read(Names, [], _ => Task.CompletedTask, cancellation);
+    public Task<long> Reached(CancellationToken cancellation) => snapshots.Position(Names, cancellation);
 
     /// <summary>Puts together what holds at an instant: explicit memberships first, then the roll-outs that take the user in.</summary>
     public async Task<UserSegmentsAnswer> Compose(
@@ -209,7 +210,8 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
     private async Task<Dictionary<long, DateTimeOffset?>> RolloutsSince(
         string tenantId, List<(RolledOutSegment Segment, int Bucket)> rollouts, DateTimeOffset at, long knownAt, CancellationToken cancellation)
     {
-        await using var command = database.Command(
+        await using var batch = database.For(
+            tenantId,
             """
             select k.segment_id, (
               select min(r.since) from rollouts r
@@ -221,7 +223,7 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
             Sql.Value(tenantId), Sql.Longs(rollouts.Select(r => r.Segment.SegmentId)), Sql.Value(rollouts.Select(r => r.Bucket).ToArray()),
             Sql.Value(at), Sql.Value(knownAt));
         var since = new Dictionary<long, DateTimeOffset?>();
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        await using var reader = await batch.Read(cancellation);
         while (await reader.ReadAsync(cancellation))
         {
             since[reader.GetInt64(0)] = reader.Maybe<DateTimeOffset?>(1);

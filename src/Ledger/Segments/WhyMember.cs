@@ -52,7 +52,7 @@ public sealed class WhyMemberReader(ViewDatabase views, UserSegmentsReader segme
         Life? life = null;
         Stay? stay = null;
         var position = await views.Read(
-            UserSegmentsReader.Names,
+            tenantId, UserSegmentsReader.Names,
             [
                 Sql.Command(
                     $"""

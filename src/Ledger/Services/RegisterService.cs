@@ -82,7 +82,7 @@ public sealed record RegisterService(string Title, string? ServiceId = null, str
         }
 
         // The first request under this key may have made up another id.
-        var stored = await log.ReadAt(result.FirstPosition, cancellation);
+        var stored = await log.ReadAt(context.TenantId, result.FirstPosition, cancellation);
         return (result, Service.Evolve(Service.Initial(serviceId), stored!));
     }
 }

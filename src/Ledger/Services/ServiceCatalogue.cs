@@ -110,7 +110,7 @@ public sealed class ServiceCatalogueReader(ViewDatabase views)
     {
         var rows = new List<(ServiceAnswer, long)>();
         var position = await views.Read(
-            Views,
+            tenantId, Views,
             [
                 Sql.Command(
                     $"""

@@ -102,7 +102,7 @@ public sealed class ServicePricesReader(ViewDatabase views)
         var exists = false;
         var rows = new List<ListedPrice>();
         var position = await views.Read(
-            Views,
+            tenantId, Views,
             [
                 Sql.Command(
                     "select 1 from services s where s.tenant_id = $1 and s.service_id = $2 and s.registered_position <= $3",

@@ -83,7 +83,7 @@ public sealed record SetPrice(string Currency, IReadOnlyList<PriceComponent> Com
             return (result, null);
         }
 
-        var stored = (await log.ReadAt(result.FirstPosition, cancellation))!;
+        var stored = (await log.ReadAt(context.TenantId, result.FirstPosition, cancellation))!;
         return (result, PriceAnswer.Of(new PriceVersion((PriceSet)stored.Data!, stored.RecordedAt, stored.Position)));
     }
 

@@ -119,7 +119,7 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Even
                 Call.IdOf(context.TenantId, source, callId), call.Id is null ? $"{call.Fingerprint()}{ofRequest}" : call.Fingerprint());
             var (recorded, rejection) = Decide(call, loaded[call.ServiceId], source, callId, now, isList ? $"[{i}]." : "");
             chunk.Outcomes[i] = new CallOutcome(rejection, callId, Recorded: recorded);
-            if (recorded is null && rejection!.Code == ServiceRejections.RetiredCode && await FindEarlier(identity, callId) is { } earlier)
+            if (recorded is null && rejection!.Code == ServiceRejections.RetiredCode && await FindEarlier(context.TenantId, identity, callId) is { } earlier)
             {
                 chunk.Outcomes[i] = earlier;
                 continue;
@@ -162,8 +162,8 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Even
     }
 
     /// <summary>A repeat of a call that was recorded before its service was retired has its first outcome.</summary>
-    private async Task<CallOutcome?> FindEarlier(EventIdentity identity, string callId) =>
-        await log.FindRequest(identity.Id) is { } stored && stored.Fingerprint == identity.Fingerprint
+    private async Task<CallOutcome?> FindEarlier(string tenantId, EventIdentity identity, string callId) =>
+        await log.FindRequest(tenantId, identity.Id) is { } stored && stored.Fingerprint == identity.Fingerprint
             ? new CallOutcome(null, callId, AppendOutcome.Duplicate, stored.FirstPosition)
             : null;
 

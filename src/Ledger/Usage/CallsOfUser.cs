@@ -22,7 +22,7 @@ public sealed class CallsOfUser(ViewDatabase views)
         NpgsqlParameter[] parameters =
             [Sql.Value(tenantId), Sql.Value(userId), Sql.Value(after), Sql.Value(upTo), Sql.Value(Math.Min(limit, MaxPositionsAtOnce))];
         return await views.Rows(
-            Sql.Command(Statement(service is not null, newestFirst), service is null ? parameters : [.. parameters, Sql.Value(service)]),
+            tenantId, Sql.Command(Statement(service is not null, newestFirst), service is null ? parameters : [.. parameters, Sql.Value(service)]),
             row => row.GetInt64(0), cancellation);
     }
 

@@ -97,7 +97,7 @@ public sealed class LatePricer(ServiceLoader services, Appender appender, EventR
         while (await ReadPage(context.TenantId, command, after, upTo, cancellation) is { Count: > 0 } page)
         {
             after = page[^1];
-            var calls = (await log.ReadAt([.. page.Select(p => p.Position)], cancellation)).OrderBy(e => e.Position).ToList();
+            var calls = (await log.ReadAt(context.TenantId, [.. page.Select(p => p.Position)], cancellation)).OrderBy(e => e.Position).ToList();
             run.Examined += calls.Count;
             for (var attempt = 0; calls.Count > 0; attempt++)
             {
@@ -182,7 +182,7 @@ public sealed class LatePricer(ServiceLoader services, Appender appender, EventR
     {
         var page = new List<(DateTimeOffset, long)>();
         await views.Read(
-            [CallsProjection.View],
+            tenantId, [CallsProjection.View],
             [
                 Sql.Command(
                     $"""

@@ -105,7 +105,7 @@ public static class RecordCalls
         var outcomes = calls.Count == 0 ? [] : await recorder.Record(context, calls, allOrNothing: true, isList, lines: null, cancellation);
         if (Array.FindIndex(outcomes, o => o.Rejection is not null) is >= 0 and var refused)
         {
-            return (new CommandResult { Rejection = await Explain(calls[refused], outcomes[refused], log, cancellation) }, null);
+            return (new CommandResult { Rejection = await Explain(context.TenantId, calls[refused], outcomes[refused], log, cancellation) }, null);
         }
 
         var duplicates = outcomes.Count(o => o.Outcome == AppendOutcome.Duplicate);
@@ -115,7 +115,7 @@ public static class RecordCalls
             Replayed = context.IdempotencyKey is not null && duplicates > 0 && duplicates == calls.Count,
         };
         return (result, new CallsAnswer(
-            outcomes.Length - duplicates, duplicates, calls.Count <= MaxResults ? await ResultsOf(outcomes, log, cancellation) : null));
+            outcomes.Length - duplicates, duplicates, calls.Count <= MaxResults ? await ResultsOf(context.TenantId, outcomes, log, cancellation) : null));
     }
 
     private static IReadOnlyList<CallBody> Read(HttpRequest request, byte[] body, Validation errors, out bool isList)
@@ -154,9 +154,10 @@ public static class RecordCalls
         calls <= MaxCalls || errors.Check(false, JsonErrors.Root, $"must hold at most {MaxCalls} calls; send lines of {NdjsonType} instead");
 
     /// <summary>Of a conflict, says in which fields the two differ.</summary>
-    private static async Task<Rejection> Explain(ReportedCall call, CallOutcome outcome, EventReader log, CancellationToken cancellation)
+    private static async Task<Rejection> Explain(
+        string tenantId, ReportedCall call, CallOutcome outcome, EventReader log, CancellationToken cancellation)
     {
-        if (outcome.Position == 0 || (await log.ReadAt(outcome.Position, cancellation))?.Data is not CallRecorded recorded)
+        if (outcome.Position == 0 || (await log.ReadAt(tenantId, outcome.Position, cancellation))?.Data is not CallRecorded recorded)
         {
             return outcome.Rejection!;
         }
@@ -167,10 +168,11 @@ public static class RecordCalls
     }
 
     /// <summary>Of a call that was found stored, the result is what was recorded the first time.</summary>
-    private static async Task<IReadOnlyList<CallResult>> ResultsOf(CallOutcome[] outcomes, EventReader log, CancellationToken cancellation)
+    private static async Task<IReadOnlyList<CallResult>> ResultsOf(
+        string tenantId, CallOutcome[] outcomes, EventReader log, CancellationToken cancellation)
     {
         var stored = outcomes.Where(o => o.Recorded is null).Select(o => o.Position).Distinct().ToArray();
-        var first = (await log.ReadAt(stored, cancellation)).ToDictionary(e => e.Position, e => (CallRecorded)e.Data!);
+        var first = (await log.ReadAt(tenantId, stored, cancellation)).ToDictionary(e => e.Position, e => (CallRecorded)e.Data!);
         return
         [
             .. outcomes.Select(o => (Outcome: o, Call: o.Recorded ?? first[o.Position])).Select(r => new CallResult(

@@ -47,7 +47,7 @@ public sealed class UnpricedCallsReader(ViewDatabase views)
     {
         var rows = new List<UnpricedCallsAnswer>();
         var position = await views.Read(
-            UsageCallsReader.Views,
+            tenantId, UsageCallsReader.Views,
             [
                 Sql.Command(
                     """

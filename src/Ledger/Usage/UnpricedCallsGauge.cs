@@ -22,9 +22,9 @@ internal sealed partial class UnpricedCallsGauge : BackgroundService
     private readonly ILogger<UnpricedCallsGauge> _logger;
     private volatile IReadOnlyDictionary<string, long>? _calls;
 
-    public UnpricedCallsGauge(NpgsqlDataSource database, Views views, ILogger<UnpricedCallsGauge> logger)
+    public UnpricedCallsGauge(AllTenantsDatabase database, Views views, ILogger<UnpricedCallsGauge> logger)
     {
-        (_database, _views, _logger) = (database, views, logger);
+        (_database, _views, _logger) = (database.Source, views, logger);
         _meter.CreateObservableGauge("ledger.unpriced_calls", Measure, "{call}", "Calls that wait for a price, by reason");
     }
 

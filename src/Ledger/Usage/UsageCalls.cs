@@ -138,6 +138,7 @@ public sealed class UsageCallsReader(ViewDatabase views)
     public async Task<(long Position, CallAnswer? Call)> Find(string tenantId, string source, string callId, CancellationToken cancellation)
     {
         var (position, rows) = await Query(
+            tenantId,
             Sql.Command(
                 $"""
                  select {Columns}
@@ -156,7 +157,7 @@ public sealed class UsageCallsReader(ViewDatabase views)
     /// <summary>A page of calls, the newest first. See <see cref="PageOf"/> for what it costs.</summary>
     public Task<(long Position, IReadOnlyList<CallAnswer> Rows)> List(
         string tenantId, CallsQuery query, Key? after, int limit, CancellationToken cancellation) =>
-        Query(PageOf(tenantId, query, after, limit), cancellation);
+        Query(tenantId, PageOf(tenantId, query, after, limit), cancellation);
 
     /// <summary>
     /// Reads a page off the end of one index range: of a user and a service off the primary key, of a service or of everything
@@ -203,11 +204,12 @@ public sealed class UsageCallsReader(ViewDatabase views)
             parameters.All);
     }
 
-    private async Task<(long Position, IReadOnlyList<CallAnswer> Rows)> Query(NpgsqlBatchCommand command, CancellationToken cancellation)
+    private async Task<(long Position, IReadOnlyList<CallAnswer> Rows)> Query(
+        string tenantId, NpgsqlBatchCommand command, CancellationToken cancellation)
     {
         var rows = new List<CallAnswer>();
         var position = await views.Read(
-            Views, [command],
+            tenantId, Views, [command],
             async reader =>
             {
                 while (await reader.ReadAsync(cancellation))

@@ -38,7 +38,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
         (DateTimeOffset First, DateTimeOffset Last)? span = null;
         if (!bounded)
         {
-            await views.Read(Views, [SpanOf(question)], async reader => span = await ReadSpan(reader, cancellation), cancellation);
+            await views.Read(question.TenantId, Views, [SpanOf(question)], async reader => span = await ReadSpan(reader, cancellation), cancellation);
         }
 
         while (true)
@@ -61,7 +61,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             var units = _units;
             NpgsqlBatchCommand[] statements = [.. s_inMemory.Select(s => Sql.Command(s)), TotalsOf(question, ranges, whole, intervals, after, limit, units), .. bounded ? [] : (NpgsqlBatchCommand[])[SpanOf(question)]];
             var position = await views.Read(
-                Views, statements,
+                question.TenantId, Views, statements,
                 async reader =>
                 {
                     while (await reader.ReadAsync(cancellation))

@@ -57,7 +57,7 @@ public sealed record VoidCall(string Reason)
             Call.IdOf(context.TenantId, source, id), Call.PricingIdOf(context.TenantId, source, id), Call.VoidIdOf(context.TenantId, source, id));
         for (var attempt = 0; attempt < CommandHandler.MaxAttempts; attempt++)
         {
-            var stored = (await log.ReadIds([callId, pricingId, voidId], cancellation)).ToDictionary(e => e.Id);
+            var stored = (await log.ReadIds(context.TenantId, [callId, pricingId, voidId], cancellation)).ToDictionary(e => e.Id);
             if (!stored.TryGetValue(callId, out var call))
             {
                 return (new CommandResult { Rejection = new Rejection("call-not-found", $"There is no call '{id}' of the source '{source}'.") }, null);

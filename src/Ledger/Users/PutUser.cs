@@ -83,7 +83,7 @@ public sealed record PutUser(IReadOnlyDictionary<string, JsonElement> Attributes
         var after = await users.LoadAt(context.TenantId, userId, result.Version, cancellation);
         ETags.Write(http.Response, after.Version);
         var answer = new UserAnswer(userId, after.Attributes, after.RegisteredAt!.Value);
-        registers = result.Replayed ? await users.Registered(result.FirstPosition, cancellation) : registers;
+        registers = result.Replayed ? await users.Registered(context.TenantId, result.FirstPosition, cancellation) : registers;
         return registers ? Results.Created($"/v1/users/{PathIds.Encode(userId)}", answer) : Results.Ok(answer);
     }
 
@@ -114,12 +114,12 @@ public sealed class UserLoader(Npgsql.NpgsqlDataSource database, EventReader rea
     {
         await using var connection = await database.OpenConnectionAsync(cancellation);
         await using var batch = new Npgsql.NpgsqlBatch(connection);
-        EventReader.BeginSnapshot(batch);
+        EventReader.BeginSnapshot(batch, tenantId);
         EventReader.AddTails(batch, UsersProjection.View, [tenantId], [User.StreamOf(userId)]);
         batch.BatchCommands.Add(Sql.Command(
             "select registered_at, attributes, version from users where tenant_id = $1 and user_id = $2", Sql.Value(tenantId), Sql.Value(userId)));
         EventReader.EndSnapshot(batch);
-        await using var results = await batch.ExecuteReaderAsync(cancellation);
+        await using var results = await batch.Read(cancellation);
         var tail = (await reader.ReadTails(results, 1, cancellation))[0];
         await results.NextResultAsync(cancellation);
         var user = await results.ReadAsync(cancellation) ? UserRow.Read(results, 0) : User.Unknown;
@@ -150,6 +150,6 @@ public sealed class UserLoader(Npgsql.NpgsqlDataSource database, EventReader rea
     }
 
     /// <summary>Whether the event at a position registered its user.</summary>
-    public async Task<bool> Registered(long position, CancellationToken cancellation) =>
-        (await reader.ReadAt(position, cancellation))?.Data is UserRegistered;
+    public async Task<bool> Registered(string tenantId, long position, CancellationToken cancellation) =>
+        (await reader.ReadAt(tenantId, position, cancellation))?.Data is UserRegistered;
 }

@@ -74,7 +74,7 @@ public sealed class UserReader(ViewDatabase views)
     {
         var user = User.Unknown;
         var position = await views.Read(
-            Views,
+            tenantId, Views,
             [Sql.Command("select registered_at, attributes, version from users where tenant_id = $1 and user_id = $2", Sql.Value(tenantId), Sql.Value(userId))],
             async reader => user = await reader.ReadAsync(cancellation) ? UserRow.Read(reader, 0) : user,
             cancellation);
@@ -86,7 +86,7 @@ public sealed class UserReader(ViewDatabase views)
     {
         var rows = new List<UserAnswer>();
         var position = await views.Read(
-            Views,
+            tenantId, Views,
             [
                 Sql.Command(
                     "select registered_at, attributes, version, user_id from users where tenant_id = $1 and user_id > $2 order by user_id limit $3",

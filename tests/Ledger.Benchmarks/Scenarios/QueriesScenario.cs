@@ -25,7 +25,7 @@ internal static class QueriesScenario
         await node.Database.Execute("vacuum analyze");
         var before = DateTimeOffset.UtcNow;
 
-        await using var here = LedgerHost.Build(new LedgerSettings { PoolSize = Reads.Readers + 1 + BackgroundDatabase.PoolSize }, bench.ConnectionTo(node.Name));
+        await using var here = LedgerHost.Build(new LedgerSettings { PoolSize = LedgerSettings.MinPoolSize + Reads.Readers + 1 }, bench.ConnectionTo(node.Name));
         var segments = here.Services.GetRequiredService<UserSegmentsReader>();
         var sizes = here.Services.GetRequiredService<SegmentSizesReader>();
         var members = here.Services.GetRequiredService<SegmentMembersReader>();

@@ -37,7 +37,7 @@ internal static class UsageQueriesScenario
         await UsageSums.ExpectSame(node.Database);
         await node.Database.Execute("vacuum analyze");
 
-        await using var here = LedgerHost.Build(new LedgerSettings { PoolSize = Reads.Readers + 1 + BackgroundDatabase.PoolSize }, bench.ConnectionTo(node.Name));
+        await using var here = LedgerHost.Build(new LedgerSettings { PoolSize = LedgerSettings.MinPoolSize + Reads.Readers + 1 }, bench.ConnectionTo(node.Name));
         var reader = here.Services.GetRequiredService<UsageCallsReader>();
         var totals = here.Services.GetRequiredService<UsageTotalsReader>();
         var reads = new Reads(bench, node);

@@ -113,7 +113,7 @@ public sealed class Events_with_an_identity(PostgresFixture postgres)
         foreach (var i in Enumerable.Range(0, 500))
         {
             var id = EventId.From(Tenant, $"{i}");
-            var stored = await store.Reader.FindRequest(id, Ct);
+            var stored = await store.Reader.FindRequest(Tenant, id, Ct);
             Assert.All(results.Where((_, r) => r % 4 == 0), r => Assert.Equal(stored!.FirstPosition, r.Events[i].Position));
         }
 

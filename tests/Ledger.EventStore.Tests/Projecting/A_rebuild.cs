@@ -271,7 +271,7 @@ public sealed class A_rebuild(PostgresFixture postgres)
     {
         await using var connection = await store.Database.OpenConnectionAsync(Ct);
         await using var batch = new NpgsqlBatch(connection);
-        EventReader.BeginSnapshot(batch);
+        EventReader.BeginSnapshotOfAny(batch);
         batch.BatchCommands.Add(new NpgsqlBatchCommand("select last_seq_id from mt_event_progression where name = 'Entries:All'"));
         batch.BatchCommands.Add(new NpgsqlBatchCommand("select count(*) from ledger_test_entries"));
         batch.BatchCommands.Add(new NpgsqlBatchCommand(

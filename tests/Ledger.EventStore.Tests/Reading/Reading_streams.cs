@@ -100,9 +100,9 @@ public sealed class Reading_streams(PostgresFixture postgres)
 
         Assert.Equal(
             new StoredRequest(2, 2, "a", 2, result.RecordedAt, "print") { LastVersion = 3 },
-            await store.Reader.FindRequest(EventId.From(Tenant, "k"), Ct));
-        Assert.Equal(3, (await store.Reader.FindRequest(EventId.From(Tenant, "k"), Ct))!.LastPosition);
-        Assert.Equal((1, 1, null), (await store.Reader.FindRequest(foreign, Ct)) is { } found ? (found.FirstPosition, found.Events, found.Fingerprint) : default);
-        Assert.Null(await store.Reader.FindRequest(Guid.NewGuid(), Ct));
+            await store.Reader.FindRequest(Tenant, EventId.From(Tenant, "k"), Ct));
+        Assert.Equal(3, (await store.Reader.FindRequest(Tenant, EventId.From(Tenant, "k"), Ct))!.LastPosition);
+        Assert.Equal((1, 1, null), (await store.Reader.FindRequest(Tenant, foreign, Ct)) is { } found ? (found.FirstPosition, found.Events, found.Fingerprint) : default);
+        Assert.Null(await store.Reader.FindRequest(Tenant, Guid.NewGuid(), Ct));
     }
 }

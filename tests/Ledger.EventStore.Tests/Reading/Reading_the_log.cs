@@ -106,8 +106,8 @@ public sealed class Reading_the_log(PostgresFixture postgres)
         await using var store = await TestStore.Create(postgres);
         await store.StartAppender().Append(Request("a", new Noted("x"), new Noted("y"), new Noted("z")), Ct);
 
-        Assert.Equal((2, "y"), await store.Reader.ReadAt(2, Ct) is { Data: Noted noted } found ? (found.Position, noted.Text) : default);
-        Assert.Null(await store.Reader.ReadAt(4, Ct));
-        Assert.Null(await store.Reader.ReadAt(0, Ct));
+        Assert.Equal((2, "y"), await store.Reader.ReadAt(Tenant, 2, Ct) is { Data: Noted noted } found ? (found.Position, noted.Text) : default);
+        Assert.Null(await store.Reader.ReadAt(Tenant, 4, Ct));
+        Assert.Null(await store.Reader.ReadAt(Tenant, 0, Ct));
     }
 }

@@ -91,7 +91,7 @@ public sealed class The_tail_of_a_stream(PostgresFixture postgres)
         for (var i = 0; i < 500; i++)
         {
             await using var batch = new NpgsqlBatch(connection);
-            EventReader.BeginSnapshot(batch);
+            EventReader.BeginSnapshotOfAny(batch);
             batch.BatchCommands.Add(new NpgsqlBatchCommand("select folded from v"));
             EventReader.AddTails(batch, "V", [Tenant], ["a"]);
             EventReader.EndSnapshot(batch);
@@ -115,7 +115,7 @@ public sealed class The_tail_of_a_stream(PostgresFixture postgres)
             : $"insert into mt_event_progression (name, last_seq_id) values ('V:All', {position}) on conflict (name) do update set last_seq_id = excluded.last_seq_id");
         await using var connection = await store.Database.OpenConnectionAsync(Ct);
         await using var batch = new NpgsqlBatch(connection);
-        EventReader.BeginSnapshot(batch);
+        EventReader.BeginSnapshotOfAny(batch);
         EventReader.AddTails(batch, "V", [.. streams.Select(_ => Tenant)], streams);
         EventReader.EndSnapshot(batch);
         await using var reader = await batch.ExecuteReaderAsync(Ct);

@@ -1,3 +1,4 @@
+using Ledger.EventStore;
 using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 
@@ -14,9 +15,9 @@ internal sealed class TestNode : IAsyncDisposable
         Database = store.Connect(proxy);
         Kept = views;
         var clock = new LedgerClock(TimeProvider.System);
-        Views = new Views(Database, views, clock);
+        Views = new Views(Database, new AllTenantsDatabase(Database), views, clock);
         Daemon = new Daemon(
-            Database, new BackgroundDatabase(Database), new EventReader(Database, TestEvents.Types), views, TestStore.Migrations, Views, clock, options, NullLogger<Daemon>.Instance);
+            new OwnerDatabase(Database), new AllTenantsDatabase(Database), new BackgroundDatabase(Database), new EventReader(Database, TestEvents.Types), views, TestStore.Migrations, Views, clock, options, NullLogger<Daemon>.Instance);
         Log = new TransparencyLog(Database);
         Keyring = new LogKeyring(Database, new TransparencyOptions { Folder = store.LogFolder });
         Sealer = new Sealer(Database, Log, Keyring, Daemon, options, NullLogger<Sealer>.Instance) { Interval = TimeSpan.FromMilliseconds(20) };

@@ -150,6 +150,36 @@ public sealed class Every_route(GuardedNode guarded) : IClassFixture<GuardedNode
     }
 
     [Fact]
+    public async Task Counts_whom_it_refuses_by_reason_and_by_nothing_else()
+    {
+        var expired = await _node.Key(Scopes.LogRead, "acme", expiresAt: _node.Clock.Now.AddMinutes(1));
+        var (reader, revoked) = (await _node.Key(Scopes.LogRead, "acme"), await _node.Key(Scopes.LogRead, "acme"));
+        var admin = await _node.Key(Scopes.Admin, "acme");
+        (await _node.Delete($"/v1/keys/{revoked.KeyId}", admin.Bearer())).Is(HttpStatusCode.NoContent);
+        _node.Clock.Advance(TimeSpan.FromMinutes(2));
+        (string Reason, string Path, (string, string)[] Headers)[] refused =
+        [
+            ("missing", "/v1/users", []), ("malformed", "/v1/users", [("Authorization", "Bearer a b")]), ("invalid", "/v1/users", [GivenKeys.Bearer("nothing")]),
+            ("expired", "/v1/users", [expired.Bearer()]), ("revoked", "/v1/users", [revoked.Bearer()]),
+            ("scope", "/v1/users", [reader.Bearer()]), ("operator", "/v1/projections", [admin.Bearer()]),
+        ];
+        var before = await Counted();
+        foreach (var (reason, path, headers) in refused)
+        {
+            var answer = await _node.GetAsIs(path, headers);
+            Assert.True((int)answer.Status is 400 or 401 or 403, $"{reason}: {answer.Status}");
+        }
+
+        var after = await Counted();
+        Assert.All(refused, r => Assert.True(after.GetValueOrDefault(r.Reason) > before.GetValueOrDefault(r.Reason), r.Reason));
+        Assert.Subset(new HashSet<string> { "missing", "malformed", "invalid", "expired", "revoked", "cross_site", "scope", "operator", "too_many", "unavailable" }, after.Keys.ToHashSet());
+
+        async Task<Dictionary<string, double>> Counted() => (await _node.GetAsIs("/metrics", guarded.Operator.Bearer())).Is(HttpStatusCode.OK).Text.Split('\n')
+            .Where(l => l.StartsWith("ledger_credentials_refused_total{", StringComparison.Ordinal))
+            .ToDictionary(l => l.Split('"')[1], l => double.Parse(l.Split(' ')[^1], System.Globalization.CultureInfo.InvariantCulture));
+    }
+
+    [Fact]
     public async Task Refuses_a_secret_that_a_key_does_not_have_and_looks_for_it_now_and_then_only()
     {
         var began = System.Diagnostics.Stopwatch.GetTimestamp();

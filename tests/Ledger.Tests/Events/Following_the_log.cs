@@ -245,7 +245,7 @@ public sealed class Following_the_log(TestNode node) : IClassFixture<TestNode>
 
     private static async Task Fill(TestNode own, int events, int bytes)
     {
-        await using var command = own.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand(
+        await using var command = own.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand(
             $"""
              insert into mt_events (seq_id, id, stream_id, version, data, type)
              select i, gen_random_uuid(), 'filled', i, jsonb_build_object('x', repeat('a', {bytes})), 'from_elsewhere' from generate_series(1, {events}) i

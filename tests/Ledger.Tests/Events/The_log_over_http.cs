@@ -223,7 +223,7 @@ public sealed class The_log_over_http(TestNode node) : IClassFixture<TestNode>
     /// <summary>Stores events of a kind the program does not know, as another program would.</summary>
     private static async Task Fill(TestNode own, int events, int bytes, string tenant = Requests.DefaultTenant)
     {
-        await using var command = own.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand(
+        await using var command = own.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand(
             """
             insert into mt_events (seq_id, id, stream_id, version, data, type, tenant_id)
             select i, gen_random_uuid(), 'filled', i, jsonb_build_object('x', repeat('a', $2)), 'from_elsewhere', $3 from generate_series(1, $1) i

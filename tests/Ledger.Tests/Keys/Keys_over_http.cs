@@ -50,6 +50,41 @@ public sealed class A_key(GuardedNode guarded) : IClassFixture<GuardedNode>
     private static async Task<HttpStatusCode> Use(TestNode node, string secret) => (await node.GetAsIs("/v1/users", GivenKeys.Bearer(secret))).Status;
 
     [Fact]
+    public async Task Is_not_made_when_the_tenant_has_as_many_as_it_may_have()
+    {
+        await using var node = await _node.StartAnew();
+        var appender = node.Services.GetRequiredService<Appender>();
+        async Task Make(string name, DateTimeOffset? expiresAt, bool revoked = false)
+        {
+            var id = KeySecret.NewId();
+            var created = new KeyCreated(name, "full", Of("log:read"), KeySecret.PrefixOf(id), new string('0', 64), expiresAt);
+            await appender.Append(
+                new AppendRequest
+                {
+                    TenantId = Ledger.Requests.DefaultTenant,
+                    Appends = [new StreamAppend(ApiKey.StreamOf(id).StreamId, ApiKey.StreamType, revoked ? [created, new KeyRevoked()] : [created])],
+                },
+                Cancellation);
+        }
+
+        // Keys of another tenant, revoked and expired ones don't count.
+        await Task.WhenAll(Enumerable.Range(0, KeyRules.MaxLiveKeys - 1).Select(i => Make($"k{i}", i == 0 ? node.Clock.Now.AddHours(1) : null)));
+        await Make("revoked", null, revoked: true);
+        await Make("expired", node.Clock.Now.AddSeconds(-1));
+        object Body(string tenant, string name) => new { name, tenant, scopes = Of("log:read") };
+        var last = (await node.Post("/v1/keys", Body("full", "last"), ("Idempotency-Key", "k"))).Is(HttpStatusCode.Created);
+
+        (await node.Post("/v1/keys", Body("full", "more"))).IsProblem(409, "too-many-keys");
+        Assert.True((await node.Post("/v1/keys", Body("full", "last"), ("Idempotency-Key", "k"))).Is(HttpStatusCode.Created).Replayed);
+        (await node.Post("/v1/keys", Body("other", "more"))).Is(HttpStatusCode.Created);
+        (await node.Delete($"/v1/keys/{Id(last)}")).Is(HttpStatusCode.NoContent);
+        (await node.Post("/v1/keys", Body("full", "again"))).Is(HttpStatusCode.Created);
+        node.Clock.Advance(TimeSpan.FromHours(2));
+        (await node.Post("/v1/keys", Body("full", "in the place of the one that has expired"))).Is(HttpStatusCode.Created);
+        (await node.Post("/v1/keys", Body("full", "more"))).IsProblem(409, "too-many-keys");
+    }
+
+    [Fact]
     public async Task Tells_its_secret_once_and_only_its_hash_is_stored()
     {
         var made = (await Create(new { name = "gateway-eu", scopes = Of("usage:write", "segments:read"), expiresAt = "2027-01-01T00:00:00Z" })).Is(HttpStatusCode.Created);

@@ -244,7 +244,7 @@ public sealed class The_verbs_of_the_log(TestNode node) : IClassFixture<TestNode
 
     private static async Task Execute(TestNode node, string sql)
     {
-        await using var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand(sql);
+        await using var command = node.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand(sql);
         await command.ExecuteNonQueryAsync(Ct);
     }
 }

@@ -152,7 +152,7 @@ public sealed class An_answer_of_the_past(TestNode node, ITestOutputHelper outpu
         {
             var views = own.Services.GetRequiredService<IReadOnlyList<IProjection>>();
             await using var replay = await Replay.Begin(
-                own.Services.GetRequiredService<NpgsqlDataSource>(), own.Services.GetRequiredService<EventReader>(), own.Services.GetRequiredService<Migrations>(),
+                own.Services.GetRequiredService<OwnerDatabase>().Source, own.Services.GetRequiredService<EventReader>(), own.Services.GetRequiredService<Migrations>(),
                 own.Services.GetRequiredService<EventStoreOptions>(), views, Cancellation);
             await replay.FoldTo(position, views, cancellation: Cancellation);
             var replayed = new Replayed();

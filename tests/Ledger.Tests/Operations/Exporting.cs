@@ -16,7 +16,7 @@ public sealed class Exporting(TestNode node, ITestOutputHelper output) : IClassF
 {
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
-    private static NpgsqlDataSource Database(TestNode own) => own.Services.GetRequiredService<NpgsqlDataSource>();
+    private static NpgsqlDataSource Database(TestNode own) => own.Services.GetRequiredService<OwnerDatabase>().Source;
 
     private static async Task<(int Code, string Output, string Errors)> Export(TestNode own, string folder)
     {

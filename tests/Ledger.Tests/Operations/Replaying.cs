@@ -26,7 +26,7 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
     private static async Task<Dictionary<string, string>> Live(TestNode own)
     {
         var live = new Dictionary<string, string>();
-        await using var connection = await own.Services.GetRequiredService<NpgsqlDataSource>().OpenConnectionAsync(Cancellation);
+        await using var connection = await own.Services.GetRequiredService<OwnerDatabase>().Source.OpenConnectionAsync(Cancellation);
         await using var transaction = await connection.BeginTransactionAsync(Cancellation);
         await using (var settings = new NpgsqlCommand(ViewRows.Settings, connection))
         {
@@ -50,7 +50,7 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
 
     private static async Task<string[]> Scratch(TestNode own)
     {
-        await using var command = own.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand(
+        await using var command = own.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand(
             "select coalesce(array_agg(nspname::text), '{}') from pg_namespace where nspname like '%replay%'");
         return (string[])(await command.ExecuteScalarAsync(Cancellation))!;
     }
@@ -127,7 +127,7 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
         await own.Put("/v1/users/kept/segments/edited", null);
         await own.Put("/v1/users/gone/segments/edited", null);
         await own.CatchUp();
-        await using (var edit = own.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand("delete from memberships where user_id = 'gone'"))
+        await using (var edit = own.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand("delete from memberships where user_id = 'gone'"))
         {
             await edit.ExecuteNonQueryAsync(Cancellation);
         }
@@ -191,7 +191,7 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
         await own.Put("/v1/users/u", "{}");
         using var folder = new TempFolder();
         using var interrupted = new CancellationTokenSource();
-        await using var locked = await own.Services.GetRequiredService<NpgsqlDataSource>().OpenConnectionAsync(Cancellation);
+        await using var locked = await own.Services.GetRequiredService<OwnerDatabase>().Source.OpenConnectionAsync(Cancellation);
         await using var transaction = await locked.BeginTransactionAsync(Cancellation);
         await using (var command = new NpgsqlCommand("lock table mt_events in access exclusive mode", locked))
         {
@@ -199,7 +199,7 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
         }
 
         await using var replay = await Replay.Begin(
-            own.Services.GetRequiredService<NpgsqlDataSource>(), own.Services.GetRequiredService<EventReader>(), own.Services.GetRequiredService<Migrations>(),
+            own.Services.GetRequiredService<OwnerDatabase>().Source, own.Services.GetRequiredService<EventReader>(), own.Services.GetRequiredService<Migrations>(),
             own.Services.GetRequiredService<EventStoreOptions>(), Views(own), Cancellation);
         var folding = replay.FoldTo(1, Views(own), cancellation: interrupted.Token); // can't read the log
         Assert.Single(await Scratch(own));
@@ -214,7 +214,7 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
     public async Task sweeps_what_a_crash_has_left_and_nothing_that_is_in_use()
     {
         await using var own = await node.StartAnew();
-        var (database, options) = (own.Services.GetRequiredService<NpgsqlDataSource>(), own.Services.GetRequiredService<EventStoreOptions>());
+        var (database, options) = (own.Services.GetRequiredService<OwnerDatabase>().Source, own.Services.GetRequiredService<EventStoreOptions>());
         await using (var left = database.CreateCommand("create schema ledger_replay_0123456789ab; create table ledger_replay_0123456789ab.users (); create schema other_replay_1"))
         {
             await left.ExecuteNonQueryAsync(Cancellation);
@@ -236,7 +236,7 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
         await using var own = await node.StartAnew();
         await own.Put("/v1/users/u", "{}");
         await own.CatchUp();
-        await using (var edit = own.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand("""update mt_events set data = '{"attributes": 1}'"""))
+        await using (var edit = own.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand("""update mt_events set data = '{"attributes": 1}'"""))
         {
             await edit.ExecuteNonQueryAsync(Cancellation);
         }

@@ -203,7 +203,7 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
         Assert.Equal(first.Json.GetProperty("requestedAt").GetString(), again.Json.GetProperty("requestedAt").GetString());
 
         // A file that is lost is made again, and so is a report that was deleted: with the same bytes, on any node.
-        await using (var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand("delete from report_chunks"))
+        await using (var command = node.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand("delete from report_chunks"))
         {
             Assert.Equal(1, await command.ExecuteNonQueryAsync(Cancellation));
         }
@@ -237,7 +237,7 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
         node.Clock.Advance(TimeSpan.FromHours(hours));
         await node.Sweep();
         await node.CatchUp();
-        await using (var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand("delete from report_chunks"))
+        await using (var command = node.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand("delete from report_chunks"))
         {
             Assert.Equal(1, await command.ExecuteNonQueryAsync(Cancellation));
         }

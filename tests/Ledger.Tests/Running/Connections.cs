@@ -28,7 +28,7 @@ public sealed class Connections(PostgresFixture postgres)
         var epoch = await Value<long>(direct, "select epoch from daemon_lease");
 
         // Queries that wait hold every connection there is for requests.
-        const int ForRequests = LedgerSettings.MinPoolSize - BackgroundDatabase.PoolSize;
+        const int ForRequests = LedgerSettings.MinPoolSize - BackgroundDatabase.PoolSize - AllTenantsDatabase.PoolSize - OwnerDatabase.PoolSize;
         await using var locking = await direct.OpenConnectionAsync(Ct);
         await using var locked = await locking.BeginTransactionAsync(Ct);
         await using (var command = new NpgsqlCommand("lock table services in access exclusive mode", locking))
@@ -173,6 +173,20 @@ public sealed class Connections(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task through_a_pooler_whose_account_could_see_no_tenant_are_refused()
+    {
+        var database = await postgres.CreateDatabase();
+        await using var bouncer = await PgBouncer.Start(database, member: "pg_monitor");
+        using var home = new TempFolder();
+        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0", Database = bouncer.Through(database), DirectDatabase = database, Home = home.Path };
+        await using var node = LedgerHost.Build(settings, settings.Database, configure: b => b.Logging.SetMinimumLevel(LogLevel.Critical));
+
+        var refusal = await Assert.ThrowsAsync<UnsafeServerException>(() => node.StartAsync(Ct));
+
+        Assert.Matches("^The pooler logs in as pooler_[0-9a-f]+, which is no member of ledger_reader", refusal.Message);
+    }
+
+    [Fact]
     public void past_a_pooler_that_is_not_named_are_a_mistake()
     {
         var refusal = Assert.Throws<SettingsException>(() => LedgerSettings.FromEnvironment(name => name == "LEDGER_DB_DIRECT" ? "Host=server" : null));
@@ -211,8 +225,8 @@ public sealed class Connections(PostgresFixture postgres)
             var connection = await source.OpenConnectionAsync(Ct);
             held.Add(connection);
             await using var command = new NpgsqlCommand(
-                "begin; select current_setting('plan_cache_mode') || ' ' || current_setting('enable_seqscan') || ' ' || current_setting('enable_hashjoin') || ' ' || current_setting('search_path') || ' ' || current_setting('idle_in_transaction_session_timeout')", connection);
-            Assert.Equal("force_generic_plan off off ledger 5s", await command.ExecuteScalarAsync(Ct));
+                "begin; select current_setting('plan_cache_mode') || ' ' || current_setting('enable_seqscan') || ' ' || current_setting('enable_hashjoin') || ' ' || current_setting('search_path') || ' ' || current_setting('idle_in_transaction_session_timeout') || ' ' || current_user || ' ' || (select count(*) from mt_events)", connection);
+            Assert.Equal("force_generic_plan off off ledger 5s ledger_reader 0", await command.ExecuteScalarAsync(Ct));
         }
 
         foreach (var connection in held)

@@ -24,17 +24,25 @@ internal sealed class PgBouncer : IAsyncDisposable
     private static readonly Lazy<Task> Installed = new(Install);
     private readonly TempFolder _folder = new();
     private readonly int _port = OwnPostgres.FreePort();
+    private readonly string _name = $"pooler_{Guid.NewGuid():N}";
     private Process? _process;
 
-    /// <summary>Starts one before the server of a connection string.</summary>
-    public static async Task<PgBouncer> Start(string database)
+    /// <summary>Starts one before the server of a connection string, with an account that may do no more than read as the reader does.</summary>
+    public static async Task<PgBouncer> Start(string database, string member = "ledger_reader")
     {
         await Installed.Value;
         var bouncer = new PgBouncer();
+        await using (var connection = new NpgsqlConnection(database))
+        {
+            await connection.OpenAsync(TestContext.Current.CancellationToken);
+            await using var make = new NpgsqlCommand($"create role {bouncer._name} login password 'of the pooler' in role {member}", connection);
+            await make.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+        }
+
         var server = new NpgsqlConnectionStringBuilder(database);
         var account = await PostgresAccount.ChooseAsync([], TestContext.Current.CancellationToken);
         var (users, settings) = (Path.Combine(bouncer._folder.Path, "users"), Path.Combine(bouncer._folder.Path, "pgbouncer.ini"));
-        await File.WriteAllTextAsync(users, $"\"{server.Username}\" \"{server.Password}\"\n", TestContext.Current.CancellationToken);
+        await File.WriteAllTextAsync(users, $"\"{bouncer._name}\" \"of the pooler\"\n", TestContext.Current.CancellationToken);
         await File.WriteAllTextAsync(
             settings,
             $"""
@@ -64,8 +72,8 @@ internal sealed class PgBouncer : IAsyncDisposable
         return bouncer;
     }
 
-    /// <summary>The same connection through the pooler.</summary>
-    public string Through(string database) => new NpgsqlConnectionStringBuilder(database) { Port = _port }.ConnectionString;
+    /// <summary>The same database through the pooler.</summary>
+    public string Through(string database) => new NpgsqlConnectionStringBuilder(database) { Port = _port, Username = _name, Password = "of the pooler" }.ConnectionString;
 
     public async ValueTask DisposeAsync()
     {

@@ -1,3 +1,4 @@
+using Ledger.EventStore;
 using System.Net;
 using Ledger.Http;
 using Ledger.Services;
@@ -227,7 +228,7 @@ public sealed class A_price(TestNode node) : IClassFixture<TestNode>
         await using var restored = await node.StartAnew();
         var cancellation = TestContext.Current.CancellationToken;
         var loader = restored.Services.GetRequiredService<ServiceLoader>();
-        var database = restored.Services.GetRequiredService<NpgsqlDataSource>();
+        var database = restored.Services.GetRequiredService<OwnerDatabase>().Source;
         await restored.Post("/v1/services", new { serviceId = "s", title = "S" });
         await restored.Post("/v1/services/s/prices", PerCall);
         Assert.Equal("USD", await CurrencyOf());

@@ -218,7 +218,7 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
     /// <summary>A ledger from before the wider sums were kept gets the same ones.</summary>
     private async Task AreMadeOfQuartersByTheMigration()
     {
-        var (database, migrations) = (node.Services.GetRequiredService<NpgsqlDataSource>(), node.Services.GetRequiredService<Migrations>());
+        var (database, migrations) = (node.Services.GetRequiredService<OwnerDatabase>().Source, node.Services.GetRequiredService<Migrations>());
         await using var connection = await database.OpenConnectionAsync(Cancellation);
         await using var command = new NpgsqlCommand(
             $"""
