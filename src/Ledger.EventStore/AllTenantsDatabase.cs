@@ -10,8 +10,11 @@ namespace Ledger.EventStore;
 /// </summary>
 public sealed record AllTenantsDatabase(NpgsqlDataSource Source) : IAsyncDisposable
 {
-    /// <summary>Connections of a node to it; rebuilds take <see cref="RebuildRunner.MaxAtOnce"/> times two of them.</summary>
+    /// <summary>Connections of a node to it.</summary>
     public const int PoolSize = 6;
+
+    /// <summary>Rebuilds whose bulk is folded at once; each holds two of them.</summary>
+    public const int MaxRebuildsAtOnce = 2;
 
     /// <inheritdoc/>
     public ValueTask DisposeAsync() => Source.DisposeAsync();

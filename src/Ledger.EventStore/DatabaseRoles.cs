@@ -1,3 +1,5 @@
+using System.Security.Cryptography;
+using System.Text;
 using Npgsql;
 
 namespace Ledger.EventStore;
@@ -124,7 +126,7 @@ public static class DatabaseRoles
         }
         catch (PostgresException exception) when (exception.SqlState == PostgresErrorCodes.InsufficientPrivilege)
         {
-            throw new DatabaseRolesException($"The rights on the tables can't be set ({exception.MessageText}): the account must own the schema", options, "");
+            throw new DatabaseRolesException($"The rights on the tables can't be set ({exception.MessageText}): the account must own the schema", options, connection.UserName ?? "");
         }
     }
 
@@ -188,7 +190,8 @@ public static class DatabaseRoles
             void Policy(string name, string command, string role, string rule)
             {
                 var found = table.Policies.FirstOrDefault(p => p.StartsWith($"{name} ", StringComparison.Ordinal));
-                if (found is not null && Plain(found) == Plain($"{name} {command} {role} {rule}"))
+                var mark = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(rule)))[..16];
+                if (found == $"{name} {command} {role} {mark}")
                 {
                     return;
                 }
@@ -199,6 +202,10 @@ public static class DatabaseRoles
                 }
 
                 statements.Add($"create policy {name} on {on} for {command} to \"{role.Replace("\"", "\"\"", StringComparison.Ordinal)}\" using ({rule})");
+                // What it was made of, and what that has become in the catalogue: to read a rule takes a lock on its table.
+                statements.Add(
+                    $"do $$ begin execute format('comment on policy {name} on {on} is %L', '{mark} ' || "
+                    + $"(select md5(polqual::text) from pg_policy where polrelid = '{on}'::regclass and polname = '{name}')); end $$");
             }
         }
 
@@ -208,11 +215,6 @@ public static class DatabaseRoles
         }
 
         return statements;
-
-        // PostgreSQL gives a rule back with casts, a name for the column of a subquery, and more parentheses and lines.
-        static string Plain(string policy) => string.Concat(
-            policy.Replace("::text", "", StringComparison.Ordinal).Replace(" AS current_setting", "", StringComparison.Ordinal)
-                .ToLowerInvariant().Where(c => c is not ('(' or ')') && !char.IsWhiteSpace(c)));
     }
 
     /// <summary>What others were granted on a table, as statements that grant it on the one that takes its place.</summary>
@@ -287,7 +289,8 @@ public static class DatabaseRoles
               array(select x.privilege_type::text collate "C" from aclexplode(c.relacl) x where x.grantee = to_regrole($3) order by 1),
               array(
                 select format('%s %s %s %s', p.polname, case p.polcmd when 'r' then 'select' when '*' then 'all' else p.polcmd::text end,
-                  (select string_agg(case o when 0 then 'public' else pg_get_userbyid(o)::text end, ',') from unnest(p.polroles) o), pg_get_expr(p.polqual, p.polrelid))
+                  (select string_agg(case o when 0 then 'public' else pg_get_userbyid(o)::text end, ',') from unnest(p.polroles) o),
+                  case when split_part(obj_description(p.oid, 'pg_policy'), ' ', 2) = md5(p.polqual::text) then split_part(obj_description(p.oid, 'pg_policy'), ' ', 1) end)
                 from pg_policy p where p.polrelid = c.oid)
             from pg_class c
             where c.relnamespace = to_regnamespace(quote_ident($1)) and c.relkind in ('r', 'p') and ($4 is null or c.relname = any($4))

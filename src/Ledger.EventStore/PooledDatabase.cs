@@ -77,6 +77,17 @@ public static class PooledDatabase
         }
 
         await transaction.CommitAsync(cancellation);
+        try
+        {
+            // Made before the account had them, this connection has none, and the pooler would hand it out again.
+            await Execute(
+                $"select pg_terminate_backend(pg_backend_pid()) where current_setting('search_path') <> '{options.Schema}' "
+                + $"or current_setting('role') <> '{options.ReaderRole ?? "none"}' or current_setting('plan_cache_mode') <> 'force_generic_plan'");
+        }
+        catch (NpgsqlException)
+        {
+            // It has ended.
+        }
 
         async Task Execute(string sql)
         {

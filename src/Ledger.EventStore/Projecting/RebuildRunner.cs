@@ -12,9 +12,6 @@ internal sealed partial class RebuildRunner(
     NpgsqlDataSource owner, NpgsqlDataSource database, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations, EventStoreOptions options,
     ILogger logger, Func<long> currentEpoch, Action wake) : IAsyncDisposable
 {
-    /// <summary>Rebuilds whose bulk is folded at once; each holds two connections.</summary>
-    public const int MaxAtOnce = 2;
-
     /// <summary>How long the swap may wait for readers, while those that come after them wait behind it.</summary>
     private static readonly TimeSpan SwapPatience = TimeSpan.FromMilliseconds(100);
 
@@ -44,7 +41,7 @@ internal sealed partial class RebuildRunner(
             var behind = status.Position + status.LagEvents - (status.Rebuild == "requested" ? 0 : status.RebuildPosition ?? 0);
             if (behind > options.MaxProjectionBatch)
             {
-                if (_running.Values.Count(r => !r.IsCompleted) >= MaxAtOnce)
+                if (_running.Values.Count(r => !r.IsCompleted) >= AllTenantsDatabase.MaxRebuildsAtOnce)
                 {
                     continue; // it is woken when one of them is done
                 }

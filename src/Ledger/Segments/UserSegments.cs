@@ -215,9 +215,9 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
             """
             select k.segment_id, (
               select min(r.since) from rollouts r
-              where r.tenant_id = $1 and r.segment_id = k.segment_id and r.since <= $4 and r.position <= $5 and r.position > coalesce((
-                select max(o.position) from rollouts o
-                where o.tenant_id = $1 and o.segment_id = k.segment_id and o.since <= $4 and o.position <= $5 and o.percent * 100 <= k.bucket), 0))
+              where r.tenant_id = $1 and r.segment_id = k.segment_id and r.since <= $4 and r.position <= $5 and r.position > (
+                select coalesce(max(o.position), 0) from rollouts o
+                where o.tenant_id = $1 and o.segment_id = k.segment_id and o.since <= $4 and o.position <= $5 and o.percent * 100 <= k.bucket))
             from unnest($2, $3) k (segment_id, bucket)
             """,
             Sql.Value(tenantId), Sql.Longs(rollouts.Select(r => r.Segment.SegmentId)), Sql.Value(rollouts.Select(r => r.Bucket).ToArray()),

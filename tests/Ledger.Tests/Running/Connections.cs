@@ -154,6 +154,11 @@ public sealed class Connections(PostgresFixture postgres)
         await using var bouncer = await PgBouncer.Start(database);
         await using (var early = NpgsqlDataSource.Create(bouncer.Through(database) + ";No Reset On Close=true"))
         {
+            // Two at once: the node puts an end to the one by which it sets them.
+            await using var one = await early.OpenConnectionAsync(Ct);
+            await using var transaction = await one.BeginTransactionAsync(Ct);
+            await using var command = new NpgsqlCommand("select current_setting('plan_cache_mode')", one);
+            Assert.Equal("auto", await command.ExecuteScalarAsync(Ct));
             Assert.Equal("auto", await Value<string>(early, "select current_setting('plan_cache_mode')"));
         }
 

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Ledger.Authentication;
 using Ledger.EventStore;
 using Ledger.Keys;
@@ -26,6 +27,7 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
 
     private readonly TestNode _node = new(postgres) { Auth = AccessMode.Required };
     private readonly Dictionary<string, string> _ids = [];
+    private long _head;
     private KeyAnswer _theirs = null!;
     private KeyAnswer _mine = null!;
 
@@ -59,6 +61,7 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
             await Task.Delay(20, Ct);
         }
 
+        _head = _node.Position;
         foreach (var (name, value) in (ReadOnlySpan<(string, string)>)
         [
             ("userId", "u1"), ("slug", "s1"), ("serviceId", "v1"), ("source", "src"), ("id", "c1"), ("reportId", report.Headers["Location"].Split('/')[^1]),
@@ -167,15 +170,20 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
             await connection.DisposeAsync();
         }
 
-        var compared = 0;
+        var (compared, differing) = (0, new List<string>());
         foreach (var (statement, types) in statements.Where(s => s.Key.Contains(" from ", StringComparison.Ordinal) && !s.Key.Contains("pg_prepared", StringComparison.Ordinal)))
         {
             var (with, without) = (await Plan(requests, statement, types), await Plan(owner, statement, types));
-            Assert.True(with.SequenceEqual(without), $"{statement}\nwith policies:\n{string.Join('\n', with)}\nwithout:\n{string.Join('\n', without)}");
+            if (!with.SequenceEqual(without))
+            {
+                differing.Add($"{statement}\nwith policies:\n{string.Join('\n', with)}\nwithout:\n{string.Join('\n', without)}");
+            }
+
             compared += with.Length > 0 ? 1 : 0;
         }
 
         TestContext.Current.TestOutputHelper?.WriteLine($"{compared} statements");
+        Assert.True(differing.Count == 0, string.Join("\n\n", differing));
         Assert.True(compared >= 30, $"{compared} statements");
     }
 
@@ -198,7 +206,7 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
                 var line = reader.GetString(0).TrimStart(' ', '-', '>');
                 if (line.Contains("Scan", StringComparison.Ordinal) || line.StartsWith("Index Cond", StringComparison.Ordinal))
                 {
-                    lines.Add(line);
+                    lines.Add(Regex.Replace(line, @"\$\d+", "$")); // a policy's subquery has a number, too
                 }
             }
         }
@@ -226,12 +234,12 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
     {
         "/v1/history" => ["/v1/history?user=u1", "/v1/history?segment=s1", "/v1/history?service=v1", "/v1/history?kind=joined"],
         "/v1/usage/calls" => ["/v1/usage/calls?user=u1", "/v1/usage/calls?service=v1", "/v1/usage/calls?user=u1&service=v1", "/v1/usage/calls?status=voided"],
-        "/v1/usage/totals" => ["/v1/usage/totals?groupBy=user,service,day&user=u1", "/v1/usage/totals?service=v1", "/v1/usage/totals?groupBy=user", $"/v1/usage/totals?groupBy=user&position={_node.Position}"],
+        "/v1/usage/totals" => ["/v1/usage/totals?groupBy=user,service,day&user=u1", "/v1/usage/totals?service=v1", "/v1/usage/totals?groupBy=user", $"/v1/usage/totals?groupBy=user&position={_head}"],
         "/v1/events" => ["/v1/events?after=0", "/v1/events?after=0&stream=user-"],
         "/v1/users/u1/segments" or "/v1/segments/s1/members" or "/v1/segments/counts" or "/v1/users/u1/segments/s1" =>
-            [$"{path}?position={_node.Position}", $"{path}?at=2026-11-20T12:00:00Z", $"{path}?at=2099-01-01T00:00:00Z"],
+            [$"{path}?position={_head}", $"{path}?at=2026-11-20T12:00:00Z", $"{path}?at=2099-01-01T00:00:00Z"],
         "/v1/services/v1/prices" => [$"{path}?at=2099-01-01T00:00:00Z"],
-        "/v1/log/proofs/inclusion" => [.. Enumerable.Range(1, (int)_node.Position).Select(p => $"{path}?position={p}")],
+        "/v1/log/proofs/inclusion" => [.. Enumerable.Range(1, (int)_head).Select(p => $"{path}?position={p}")],
         "/v1/log/proofs/consistency" => [$"{path}?from=1"],
         _ => [],
     };
