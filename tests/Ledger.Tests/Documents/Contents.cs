@@ -117,6 +117,7 @@ public sealed partial class Contents
         RuntimeHelpers.RunClassConstructor(typeof(Telemetry).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(MetricCollector).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Events.EventMetrics).TypeHandle);
+        RuntimeHelpers.RunClassConstructor(typeof(Ledger.Authentication.CredentialMetrics).TypeHandle);
         node.Services.GetRequiredService<Sealer>();
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Segments.SegmentMetrics).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Usage.UsageMetrics).TypeHandle);

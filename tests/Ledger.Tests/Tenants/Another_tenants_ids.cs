@@ -124,6 +124,17 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
     }
 
     [Fact]
+    public async Task are_hidden_even_from_a_statement_that_forgets_its_tenant()
+    {
+        var views = _node.Services.GetRequiredService<ViewDatabase>();
+        Task<List<string>> Slugs(string tenant) => views.Rows(tenant, Sql.Command("select s.slug from segments s order by s.slug"), row => row.GetString(0), Ct);
+
+        Assert.Equal(["s1", Marker], await Slugs("acme"));
+        Assert.Empty(await Slugs("other"));
+        Assert.Empty(await Slugs(TenantScope.Every));
+    }
+
+    [Fact]
     public async Task prove_nothing_of_their_events()
     {
         var position = (await _node.Log()).First(e => e.TenantId == "acme").Position;
