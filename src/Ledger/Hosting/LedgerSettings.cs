@@ -1,4 +1,5 @@
 using Ledger.Authentication;
+using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Http;
 
@@ -63,6 +64,9 @@ public sealed record LedgerSettings
     /// <summary>LEDGER_METRICS=open: <c>/metrics</c> asks for no credential.</summary>
     public bool OpenMetrics { get; init; }
 
+    /// <summary>LEDGER_GATEWAY_URL, LEDGER_GATEWAY_TOKEN and the rest of LEDGER_GATEWAY_: through whom campaigns send; null: nobody.</summary>
+    public GatewaySettings? MessageGateway { get; init; }
+
     /// <summary>LEDGER_LOG_KEY: the file with the signing key of the transparency log; null: one of the log's own under <see cref="Home"/>.</summary>
     public string? LogKey { get; init; }
 
@@ -106,6 +110,7 @@ public sealed record LedgerSettings
                 "open" => true,
                 var other => throw new SettingsException($"LEDGER_METRICS must be operator or open; it is '{other}'."),
             },
+            MessageGateway = GatewayFeature.ReadSettings(name => Text(name, null), Number),
             Store = new EventStoreOptions { Schema = Text("LEDGER_SCHEMA", EventStoreOptions.DefaultSchema)! },
         };
         if (settings.Store.Schema.Length > 40 || !settings.Store.Schema.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_'))
