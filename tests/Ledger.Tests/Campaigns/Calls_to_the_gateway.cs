@@ -7,7 +7,7 @@ using Microsoft.Extensions.Logging.Abstractions;
 
 namespace Ledger.Tests.Campaigns;
 
-public sealed class Calls_to_the_gateway
+public sealed class Calls_to_the_gateway(ITestOutputHelper output)
 {
     private const string Accepted = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n{\"code\":0,\"message\":\"okay\"}";
     private const string Token = GatewayProcess.Token;
@@ -321,6 +321,23 @@ public sealed class Calls_to_the_gateway
                 await Task.Delay(50, Cancellation);
             }
         }
+    }
+
+    [Fact]
+    public async Task Arrive_once_each_when_there_are_many()
+    {
+        const int Messages = 20_000;
+        await using var gateway = await GatewayProcess.Start();
+        using var client = GatewayAt(gateway.Address, s => s with { Concurrency = 64 });
+        await Task.WhenAll(Enumerable.Range(0, 500).Select(i => client.Send($"warm-{i}", "+4915112345678", "text", Cancellation)));
+        var watch = Stopwatch.StartNew();
+
+        var outcomes = await Task.WhenAll(Enumerable.Range(0, Messages).Select(i => client.Send($"m{i}", "+4915112345678", $"Hello {i}", Cancellation)));
+
+        output.WriteLine($"{Messages / watch.Elapsed.TotalSeconds:N0} messages/s");
+        Assert.All(outcomes, o => Assert.Equal(SendResult.Sent, o.Result));
+        var summary = await gateway.Summarise();
+        Assert.Equal((Messages + 500, Messages + 500, 0, 0), (summary.Calls, summary.Accepted, summary.AcceptedMoreThanOnce, summary.Unlike));
     }
 
     [Fact]
