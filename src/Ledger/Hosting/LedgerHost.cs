@@ -50,7 +50,7 @@ public static class LedgerHost
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
         builder.Services.AddHistory().AddReports().AddTransparencyLog();
         builder.Services.AddKeys().AddAuthenticating(settings.Tokens);
-        builder.Services.AddGateway(settings.MessageGateway);
+        builder.Services.AddGateway(settings.MessageGateway).AddSummary(settings.CampaignSummary);
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 

@@ -67,6 +67,9 @@ public sealed record LedgerSettings
     /// <summary>LEDGER_GATEWAY_URL, LEDGER_GATEWAY_TOKEN and the rest of LEDGER_GATEWAY_: through whom campaigns send; null: nobody.</summary>
     public GatewaySettings? MessageGateway { get; init; }
 
+    /// <summary>LEDGER_SUMMARY_…: when the summary of each day is sent, and to whom; null: it is not.</summary>
+    public SummarySettings? CampaignSummary { get; init; }
+
     /// <summary>LEDGER_LOG_KEY: the file with the signing key of the transparency log; null: one of the log's own under <see cref="Home"/>.</summary>
     public string? LogKey { get; init; }
 
@@ -111,6 +114,7 @@ public sealed record LedgerSettings
                 var other => throw new SettingsException($"LEDGER_METRICS must be operator or open; it is '{other}'."),
             },
             MessageGateway = GatewayFeature.ReadSettings(name => Text(name, null), Number),
+            CampaignSummary = SummaryFeature.ReadSettings(name => Text(name, null)),
             Store = new EventStoreOptions { Schema = Text("LEDGER_SCHEMA", EventStoreOptions.DefaultSchema)! },
         };
         if (settings.Store.Schema.Length > 40 || !settings.Store.Schema.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '_'))

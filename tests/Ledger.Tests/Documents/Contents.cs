@@ -118,6 +118,9 @@ public sealed partial class Contents
         RuntimeHelpers.RunClassConstructor(typeof(MetricCollector).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Events.EventMetrics).TypeHandle);
         node.Services.GetRequiredService<Sealer>();
+        RuntimeHelpers.RunClassConstructor(typeof(Ledger.Campaigns.GatewayMetrics).TypeHandle);
+        node.Services.GetRequiredService<Ledger.Campaigns.Gateway>();
+        RuntimeHelpers.RunClassConstructor(typeof(Ledger.Campaigns.SummarySender).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Segments.SegmentMetrics).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Usage.UsageMetrics).TypeHandle);
         var listed = Repository.Rows(Repository.Read("docs/operations.md"), "metric", "kind", "unit", "tags", "what").Select(row => $"{row[0]} {row[2]}");
