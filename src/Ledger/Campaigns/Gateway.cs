@@ -75,6 +75,9 @@ public sealed partial class Gateway : IDisposable
     /// <summary>Calls that this node has under way at once, at most; 0 without a gateway.</summary>
     public int Concurrency => _settings?.Concurrency ?? 0;
 
+    /// <summary>How long a call may take; zero without a gateway.</summary>
+    public TimeSpan Timeout => _settings?.Timeout ?? TimeSpan.Zero;
+
     /// <summary>The state of the breaker.</summary>
     public BreakerState State => _breaker.State;
 
