@@ -168,10 +168,10 @@ public sealed class CampaignsReader(ViewDatabase views)
                      from campaigns c {UnderWay}
                      cross join lateral (
                        select coalesce(sum(h.sent), 0)::bigint as sent, coalesce(sum(h.deferred), 0)::bigint as deferred, coalesce(sum(h.failed), 0)::bigint as failed,
-                              coalesce(sum(h.unknown), 0)::bigint as unknown, coalesce(sum(h.suppressed), 0)::bigint as suppressed, count(*) as hours
-                       from campaign_hours h
-                       where h.tenant_id = c.tenant_id and h.campaign_id = c.campaign_id and h.hour >= $2 and h.hour < $3) h
-                     where c.tenant_id = $1 and (c.starts_at < $3 and coalesce(c.ended_at, c.ends_at) >= $2 or h.hours > 0)
+                              coalesce(sum(h.unknown), 0)::bigint as unknown, coalesce(sum(h.suppressed), 0)::bigint as suppressed, count(*) as quarters
+                       from campaign_quarters h
+                       where h.tenant_id = c.tenant_id and h.campaign_id = c.campaign_id and h.quarter >= $2 and h.quarter < $3) h
+                     where c.tenant_id = $1 and (c.starts_at < $3 and coalesce(c.ended_at, c.ends_at) >= $2 or h.quarters > 0)
                      order by c.created_position limit $4
                      """,
                     Sql.Value(tenantId), Sql.Value(from), Sql.Value(to), Sql.Value(limit)),

@@ -27,6 +27,9 @@ public sealed partial class CampaignKeeper : BackgroundService
     /// <summary>How often it is looked while a campaign is at work.</summary>
     public static readonly TimeSpan BusyInterval = TimeSpan.FromMilliseconds(250);
 
+    /// <summary>How often it is looked while views move and no campaign is at work.</summary>
+    public static readonly TimeSpan WokenInterval = TimeSpan.FromSeconds(0.5);
+
     /// <summary>Parts that may be recorded before the view has folded them.</summary>
     private const int MaxPartsAhead = 32;
 
@@ -74,7 +77,7 @@ public sealed partial class CampaignKeeper : BackgroundService
     {
         _daemon.Projected += _ => Wake();
         var wait = IdleInterval;
-        var measured = 0L;
+        var (measured, pause) = (0L, WokenInterval);
         while (!stoppingToken.IsCancellationRequested)
         {
             try
@@ -85,6 +88,7 @@ public sealed partial class CampaignKeeper : BackgroundService
                 {
                     var look = await Attend(stoppingToken);
                     wait = WaitAfter(look, _clock.GetUtcNow());
+                    pause = look.Campaigns.Count > 0 || look.IsAnythingTaken ? BusyInterval : WokenInterval;
                     if (measured == 0 || Stopwatch.GetElapsedTime(measured) > IdleInterval)
                     {
                         Volatile.Write(ref _oldestSeconds, look.Campaigns.Count == 0 ? 0 : (await _queue.OldestAge(look.Campaigns, _clock.GetUtcNow(), stoppingToken)).TotalSeconds);
@@ -97,7 +101,7 @@ public sealed partial class CampaignKeeper : BackgroundService
                 }
 
                 // However fast the views move, it is not looked more often than that.
-                await Task.Delay(BusyInterval, stoppingToken);
+                await Task.Delay(pause, stoppingToken);
             }
             catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
             {

@@ -36,11 +36,11 @@ public static class CampaignStats
         CancellationToken cancellation) =>
         queries.Now(http, CampaignsReader.Views, async now =>
         {
-            var until = to?.Value ?? FullHour(now).AddHours(1);
+            var until = to?.Value ?? QuarterOf(now).AddMinutes(15);
             var since = from?.Value ?? (until - DateTimeOffset.MinValue > TimeSpan.FromDays(1) ? until.AddDays(-1) : DateTimeOffset.MinValue);
             var errors = new Validation();
-            errors.Check(from is null || since == FullHour(since), "from", "must be a full hour of UTC");
-            errors.Check(to is null || until == FullHour(until), "to", "must be a full hour of UTC");
+            errors.Check(from is null || since == QuarterOf(since), "from", "must be a full quarter of an hour");
+            errors.Check(to is null || until == QuarterOf(until), "to", "must be a full quarter of an hour");
             errors.Check(since < until, "from", "must be before to");
             if (errors.Rejection is { } invalid)
             {
@@ -62,7 +62,8 @@ public static class CampaignStats
         from, to, items.Count, items.Sum(i => i.Recipients), items.Aggregate(new MessageTotals(0, 0, 0, 0, 0, 0, 0, 0), (sum, i) => sum + i.Totals),
         items.Aggregate(new MessageOutcomes(0, 0, 0, 0, 0), (sum, i) => sum + i.Outcomes), items);
 
-    private static DateTimeOffset FullHour(DateTimeOffset at) => new(at.UtcTicks - (at.UtcTicks % TimeSpan.TicksPerHour), TimeSpan.Zero);
+    /// <summary>The quarter of an hour that an instant lies in.</summary>
+    internal static DateTimeOffset QuarterOf(DateTimeOffset at) => new(at.UtcTicks - (at.UtcTicks % (15 * TimeSpan.TicksPerMinute)), TimeSpan.Zero);
 }
 
 /// <summary>Reads how campaigns did.</summary>

@@ -6,7 +6,7 @@ using NpgsqlTypes;
 
 namespace Ledger.Campaigns;
 
-/// <summary>Keeps the view "Campaigns": campaigns with their totals, their messages, and what was recorded of them by the hour.</summary>
+/// <summary>Keeps the view "Campaigns": campaigns with their totals, their messages, and what was recorded of them by the quarter of an hour.</summary>
 public sealed class CampaignsProjection : IProjection
 {
     /// <summary>The view's name.</summary>
@@ -22,7 +22,7 @@ public sealed class CampaignsProjection : IProjection
     public IReadOnlyCollection<Type> Events { get; } = new HashSet<Type>(CampaignsFeature.Events.Select(e => e.Item1));
 
     /// <inheritdoc/>
-    public IReadOnlyList<string> Tables => ["campaigns", "campaign_messages", "campaign_hours"];
+    public IReadOnlyList<string> Tables => ["campaigns", "campaign_messages", "campaign_quarters"];
 
     /// <inheritdoc/>
     public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
@@ -142,7 +142,7 @@ public sealed class CampaignsProjection : IProjection
         public bool IsChanged { get; set; }
     }
 
-    private sealed class Hour
+    private sealed class Quarter
     {
         public long Sent { get; set; }
 
@@ -159,7 +159,7 @@ public sealed class CampaignsProjection : IProjection
     {
         private readonly Dictionary<CampaignKey, CampaignState> _campaigns = [];
         private readonly Dictionary<MessageKey, MessageState> _messages = [];
-        private readonly Dictionary<(CampaignKey Campaign, DateTimeOffset Hour), Hour> _hours = [];
+        private readonly Dictionary<(CampaignKey Campaign, DateTimeOffset At), Quarter> _quarters = [];
 
         public async Task Load(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
         {
@@ -272,39 +272,39 @@ public sealed class CampaignsProjection : IProjection
             var (_, user, attempt) = Message.OutcomeOf(recorded.Data)!.Value;
             var message = _messages[new MessageKey(key.Tenant, key.Id, user)];
             var at = recorded.RecordedAt;
-            var hourKey = (key, new DateTimeOffset(at.UtcTicks - (at.UtcTicks % TimeSpan.TicksPerHour), TimeSpan.Zero));
-            var hour = _hours.TryGetValue(hourKey, out var known) ? known : _hours[hourKey] = new Hour();
+            var quarterKey = (key, CampaignStats.QuarterOf(at));
+            var quarter = _quarters.TryGetValue(quarterKey, out var known) ? known : _quarters[quarterKey] = new Quarter();
             message.Attempts = Math.Max(message.Attempts, attempt);
             switch (recorded.Data)
             {
                 case MessageSent:
                     (message.SentAt, message.Error, message.StatusCode) = (at, null, null);
-                    hour.Sent++;
+                    quarter.Sent++;
                     Become(state, message, Message.Sent, recorded, null);
                     break;
 
                 case MessageDeferred e:
                     (message.Error, message.StatusCode) = (e.Error, e.StatusCode);
-                    hour.Deferred++;
+                    quarter.Deferred++;
                     // One that may have been accepted before is not taken for one that was not.
                     Become(state, message, message.Status == Message.Unknown ? Message.Unknown : Message.Pending, recorded, e.DueAt);
                     break;
 
                 case MessageFailed e:
                     (message.Error, message.StatusCode) = (e.Error, e.StatusCode);
-                    hour.Failed++;
+                    quarter.Failed++;
                     Become(state, message, Message.Failed, recorded, null);
                     break;
 
                 case MessageOutcomeUnknown e:
                     (message.Error, message.StatusCode) = (e.Error, e.StatusCode);
-                    hour.Unknown++;
+                    quarter.Unknown++;
                     Become(state, message, Message.Unknown, recorded, e.DueAt);
                     break;
 
                 case MessageSuppressed e:
                     (message.Error, message.StatusCode) = (e.Reason, null);
-                    hour.Suppressed++;
+                    quarter.Suppressed++;
                     Become(state, message, Message.Suppressed, recorded, null);
                     break;
             }
@@ -348,21 +348,21 @@ public sealed class CampaignsProjection : IProjection
                     ]));
             }
 
-            if (_hours.Count > 0)
+            if (_quarters.Count > 0)
             {
-                var hours = _hours.ToArray();
+                var quarters = _quarters.ToArray();
                 batch.BatchCommands.Add(Sql.Command(
                     """
-                    insert into campaign_hours (tenant_id, campaign_id, hour, sent, deferred, failed, unknown, suppressed)
+                    insert into campaign_quarters (tenant_id, campaign_id, quarter, sent, deferred, failed, unknown, suppressed)
                     select * from unnest($1, $2, $3, $4, $5, $6, $7, $8)
-                    on conflict (tenant_id, campaign_id, hour) do update set
-                      sent = campaign_hours.sent + excluded.sent, deferred = campaign_hours.deferred + excluded.deferred,
-                      failed = campaign_hours.failed + excluded.failed, unknown = campaign_hours.unknown + excluded.unknown,
-                      suppressed = campaign_hours.suppressed + excluded.suppressed
+                    on conflict (tenant_id, campaign_id, quarter) do update set
+                      sent = campaign_quarters.sent + excluded.sent, deferred = campaign_quarters.deferred + excluded.deferred,
+                      failed = campaign_quarters.failed + excluded.failed, unknown = campaign_quarters.unknown + excluded.unknown,
+                      suppressed = campaign_quarters.suppressed + excluded.suppressed
                     """,
-                    Sql.Texts(hours.Select(h => h.Key.Campaign.Tenant)), Sql.Value(hours.Select(h => h.Key.Campaign.Id).ToArray()),
-                    Sql.Instants(hours.Select(h => h.Key.Hour)), Sql.Longs(hours.Select(h => h.Value.Sent)), Sql.Longs(hours.Select(h => h.Value.Deferred)),
-                    Sql.Longs(hours.Select(h => h.Value.Failed)), Sql.Longs(hours.Select(h => h.Value.Unknown)), Sql.Longs(hours.Select(h => h.Value.Suppressed))));
+                    Sql.Texts(quarters.Select(q => q.Key.Campaign.Tenant)), Sql.Value(quarters.Select(q => q.Key.Campaign.Id).ToArray()),
+                    Sql.Instants(quarters.Select(q => q.Key.At)), Sql.Longs(quarters.Select(q => q.Value.Sent)), Sql.Longs(quarters.Select(q => q.Value.Deferred)),
+                    Sql.Longs(quarters.Select(q => q.Value.Failed)), Sql.Longs(quarters.Select(q => q.Value.Unknown)), Sql.Longs(quarters.Select(q => q.Value.Suppressed))));
             }
 
             await batch.ExecuteNonQueryAsync(cancellation);

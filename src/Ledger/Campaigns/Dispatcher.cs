@@ -203,14 +203,19 @@ public sealed partial class Dispatcher : BackgroundService
         }
 
         Interlocked.Add(ref _held, taking.Messages.Count);
-        var suppressed = new Dictionary<string, string>();
+        Dictionary<string, string> suppressed;
         try
         {
             suppressed = await FindSuppressed(campaign.TenantId, taking.Messages, now, cancellation);
         }
-        catch (Exception) when (GiveBack())
+        catch
         {
-            // Never: what was taken is given back on the way out.
+            foreach (var message in taking.Messages)
+            {
+                Settle(message, null);
+            }
+
+            throw;
         }
 
         var until = asked + (long)(Lease.TotalSeconds * Stopwatch.Frequency);
@@ -227,16 +232,6 @@ public sealed partial class Dispatcher : BackgroundService
         }
 
         return taking.Messages.Count;
-
-        bool GiveBack()
-        {
-            foreach (var message in taking.Messages)
-            {
-                Settle(message, null);
-            }
-
-            return false;
-        }
     }
 
     /// <summary>Who has opted out since the audience was recorded, and why that is thought.</summary>
@@ -268,7 +263,6 @@ public sealed partial class Dispatcher : BackgroundService
             span?.SetTag("ledger.message.id", message.Id);
             span?.SetTag("ledger.user.id", message.UserId);
             span?.SetTag("ledger.message.attempt", message.Attempt);
-            var window = CampaignRules.WindowOf(campaign.Plan);
             if (!MessageText.TryParse(campaign.Plan.Text, out var text, out var wrong) || !text.TryRender(n => message.Fillings?.GetValueOrDefault(n), out var body, out wrong))
             {
                 happened = new MessageFailed(message.Campaign, message.UserId, message.Id, message.Attempt, $"The text {wrong}.", null);
@@ -277,7 +271,7 @@ public sealed partial class Dispatcher : BackgroundService
 
             using var lease = CancellationTokenSource.CreateLinkedTokenSource(_giveUp.Token);
             lease.CancelAfter(Left(until) > s_margin ? Left(until) - s_margin : TimeSpan.Zero);
-            var outcome = await _gateway.Send(message.Id, message.Phone, body, () => MayLeave(message, window, until), lease.Token);
+            var outcome = await _gateway.Send(message.Id, message.Phone, body, () => MayLeave(message, until), lease.Token);
             var plan = _seen.Campaigns.TryGetValue((message.TenantId, message.CampaignId), out var current) ? current.Plan : campaign.Plan;
             happened = AttemptRules.Decide(message, outcome, plan.OnUnknown, _clock.GetUtcNow(), RetryDelays.Jitter());
             span?.SetTag("ledger.message.outcome", GatewayMetrics.NameOf(outcome.Result));
@@ -299,12 +293,12 @@ public sealed partial class Dispatcher : BackgroundService
     }
 
     /// <summary>What must hold when the first byte leaves.</summary>
-    private bool MayLeave(TakenMessage message, SendWindow? window, long until)
+    private bool MayLeave(TakenMessage message, long until)
     {
         var (seen, now) = (_seen, _clock.GetUtcNow());
         return !_stopping && seen.IsFresh && seen.Campaigns.TryGetValue((message.TenantId, message.CampaignId), out var current)
             && current.Campaign.MaySend && now < current.Plan.EndsAt
-            && WaitingMessages.IsOpen(current.Plan.Window == null ? window : CampaignRules.WindowOf(current.Plan), message.TimeZone, now)
+            && WaitingMessages.IsOpen(CampaignRules.WindowOf(current.Plan), message.TimeZone, now)
             && Left(until) > _gateway.Timeout + s_margin;
     }
 

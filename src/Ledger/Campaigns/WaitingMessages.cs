@@ -40,7 +40,7 @@ internal sealed record Taking(IReadOnlyList<TakenMessage> Messages, TimeSpan Wai
 /// messages of a campaign holds its row of <c>campaign_rates</c> meanwhile, and nobody waits for it. A row of campaign_sends goes once the
 /// view has folded the outcome, so that a message is in the queue only by what is known of it.
 /// </summary>
-public sealed class WaitingMessages(BackgroundDatabase background, EventReader log)
+public sealed class WaitingMessages(BackgroundDatabase background, EventReader log) : IDisposable
 {
     /// <summary>Campaigns that are worked on at once, over all tenants; of more, those that end first come first.</summary>
     public const int MaxCampaigns = 1_000;
@@ -54,7 +54,13 @@ public sealed class WaitingMessages(BackgroundDatabase background, EventReader l
     private static readonly TimeSpan s_busy = TimeSpan.FromMilliseconds(20), s_rate = TimeSpan.FromMilliseconds(50), s_notDue = TimeSpan.FromMilliseconds(200),
         s_closed = TimeSpan.FromSeconds(1);
 
+    /// <summary>What lets go of messages takes its turn, so that it needs one connection however many there are.</summary>
+    private readonly SemaphoreSlim _lettingGo = new(1, 1);
+
     private const string View = "select last_seq_id from mt_event_progression where name = 'Campaigns:All'";
+
+    /// <inheritdoc/>
+    public void Dispose() => _lettingGo.Dispose();
 
     /// <summary>Looks at all campaigns at work: one range of a small index, and for each a look at the version of its stream.</summary>
     internal async Task<Look> Look(DateTimeOffset now, CancellationToken cancellation)
@@ -259,33 +265,49 @@ public sealed class WaitingMessages(BackgroundDatabase background, EventReader l
     /// <summary>Gives messages back, or lets go of those whose outcome the view has folded.</summary>
     internal async Task Remove(IReadOnlyCollection<TakenMessage> messages, CancellationToken cancellation)
     {
-        await using var command = background.Source.Command(
-            """
-            delete from campaign_sends s
-            using unnest($1, $2, $3, $4) k (tenant_id, campaign_id, user_id, attempt)
-            cross join lateral (
-              select ctid from campaign_sends o
-              where o.tenant_id = k.tenant_id and o.campaign_id = k.campaign_id and o.user_id = k.user_id and o.attempt = k.attempt limit 1) o
-            where s.ctid = o.ctid
-            """,
-            Keys(messages));
-        await command.ExecuteNonQueryAsync(cancellation);
+        await _lettingGo.WaitAsync(cancellation);
+        try
+        {
+            await using var command = background.Source.Command(
+                """
+                delete from campaign_sends s
+                using unnest($1, $2, $3, $4) k (tenant_id, campaign_id, user_id, attempt)
+                cross join lateral (
+                  select ctid from campaign_sends o
+                  where o.tenant_id = k.tenant_id and o.campaign_id = k.campaign_id and o.user_id = k.user_id and o.attempt = k.attempt limit 1) o
+                where s.ctid = o.ctid
+                """,
+                Keys(messages));
+            await command.ExecuteNonQueryAsync(cancellation);
+        }
+        finally
+        {
+            _lettingGo.Release();
+        }
     }
 
     /// <summary>Notes where the outcomes of messages are recorded, which the view has not folded yet.</summary>
     internal async Task NoteRecorded(IReadOnlyCollection<(TakenMessage Message, long Position)> messages, CancellationToken cancellation)
     {
-        await using var command = background.Source.Command(
-            """
-            update campaign_sends s set recorded_position = k.position
-            from unnest($1, $2, $3, $4, $5) k (tenant_id, campaign_id, user_id, attempt, position)
-            cross join lateral (
-              select ctid from campaign_sends o
-              where o.tenant_id = k.tenant_id and o.campaign_id = k.campaign_id and o.user_id = k.user_id and o.attempt = k.attempt limit 1) o
-            where s.ctid = o.ctid
-            """,
-            [.. Keys([.. messages.Select(m => m.Message)]), Sql.Longs(messages.Select(m => m.Position))]);
-        await command.ExecuteNonQueryAsync(cancellation);
+        await _lettingGo.WaitAsync(cancellation);
+        try
+        {
+            await using var command = background.Source.Command(
+                """
+                update campaign_sends s set recorded_position = k.position
+                from unnest($1, $2, $3, $4, $5) k (tenant_id, campaign_id, user_id, attempt, position)
+                cross join lateral (
+                  select ctid from campaign_sends o
+                  where o.tenant_id = k.tenant_id and o.campaign_id = k.campaign_id and o.user_id = k.user_id and o.attempt = k.attempt limit 1) o
+                where s.ctid = o.ctid
+                """,
+                [.. Keys([.. messages.Select(m => m.Message)]), Sql.Longs(messages.Select(m => m.Position))]);
+            await command.ExecuteNonQueryAsync(cancellation);
+        }
+        finally
+        {
+            _lettingGo.Release();
+        }
     }
 
     /// <summary>Lets go of all messages whose outcome was noted and has been folded since.</summary>

@@ -18,7 +18,7 @@ public sealed record LedgerSettings
     public const int DefaultPoolSize = 40;
 
     /// <summary>The fewest that a node works with: those of <see cref="BackgroundDatabase"/> and a few for requests.</summary>
-    public const int MinPoolSize = 12;
+    public const int MinPoolSize = 16;
 
     /// <summary>The most that can be set.</summary>
     public const int MaxPoolSize = 1_000;

@@ -123,6 +123,7 @@ public sealed partial class Contents
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Campaigns.SummarySender).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Segments.SegmentMetrics).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Usage.UsageMetrics).TypeHandle);
+        RuntimeHelpers.RunClassConstructor(typeof(Ledger.Campaigns.CampaignMetrics).TypeHandle);
         var listed = Repository.Rows(Repository.Read("docs/operations.md"), "metric", "kind", "unit", "tags", "what").Select(row => $"{row[0]} {row[2]}");
 
         Assert.Equal(real.Order(), listed.Order());
