@@ -43,7 +43,7 @@ public sealed record CampaignAnswer(
         var (plan, totals) = (campaign.Plan!, MessageTotals.Of(campaign.Phase, counts, underWay));
         return new CampaignAnswer(
             $"{campaign.Id:N}", plan.Name, campaign.State, plan.Text, plan.Audience, plan.StartsAt, plan.EndsAt, plan.Window, plan.RatePerSecond, plan.OnUnknown,
-            campaign.CreatedAt, campaign.StartedAt, campaign.EndedAt, campaign.AudiencePosition, totals.Sum, totals, campaign.Error, campaign.ErrorUsers);
+            campaign.CreatedAt, campaign.StartedAt, campaign.EndedAt, campaign.AudiencePosition, campaign.Recipients ?? totals.Sum, totals, campaign.Error, campaign.ErrorUsers);
     }
 }
 

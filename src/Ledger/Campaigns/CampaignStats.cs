@@ -81,6 +81,6 @@ public sealed class CampaignStatsReader(CampaignsReader campaigns)
     {
         var totals = MessageTotals.Of(row.Campaign.Phase, row.Counts, row.UnderWay);
         return new CampaignStat(
-            $"{row.Campaign.Id:N}", row.Campaign.Plan!.Name, row.Campaign.State, row.Campaign.Plan.StartsAt, row.Campaign.Plan.EndsAt, totals.Sum, totals, outcomes);
+            $"{row.Campaign.Id:N}", row.Campaign.Plan!.Name, row.Campaign.State, row.Campaign.Plan.StartsAt, row.Campaign.Plan.EndsAt, row.Campaign.Recipients ?? totals.Sum, totals, outcomes);
     }
 }

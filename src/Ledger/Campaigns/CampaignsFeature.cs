@@ -34,6 +34,7 @@ public static class CampaignsFeature
         .AddSingleton<CampaignsReader>()
         .AddSingleton<CampaignMessagesReader>()
         .AddSingleton<CampaignStatsReader>()
+        .AddSingleton<ICampaignNumbers, CampaignNumbersReader>()
         .AddSingleton<CampaignCommands>()
         .AddSingleton<WaitingMessages>()
         .AddSingleton<AudienceFinder>()

@@ -59,6 +59,27 @@ public sealed class WaitingMessages(BackgroundDatabase background, EventReader l
 
     private const string View = "select last_seq_id from mt_event_progression where name = 'Campaigns:All'";
 
+    /// <summary>Takes what is due: $3 are the zones, $4 the time, $5 how many, $6 for how long.</summary>
+    internal const string TakeStatement =
+        """
+        with due as materialized (
+          select m.user_id, m.phone, m.time_zone, m.fillings, m.status, m.attempts, m.base, m.due_at
+          from unnest($3) z (time_zone)
+          cross join lateral (
+            select * from campaign_messages m
+            where m.tenant_id = $1 and m.campaign_id = $2 and m.time_zone = z.time_zone and m.due_at <= $4
+              and not exists (
+                select from campaign_sends s where s.tenant_id = m.tenant_id and s.campaign_id = m.campaign_id and s.user_id = m.user_id)
+            order by m.due_at, m.user_id limit $5) m
+          order by m.due_at limit $5
+        ),
+        taken as (
+          insert into campaign_sends (tenant_id, campaign_id, user_id, attempt, leased_until)
+          select $1, $2, due.user_id, due.attempts + 1, clock_timestamp() + $6 from due
+        )
+        select user_id, phone, time_zone, fillings, status, attempts + 1, base, due_at from due
+        """;
+
     /// <inheritdoc/>
     public void Dispose() => _lettingGo.Dispose();
 
@@ -207,24 +228,7 @@ public sealed class WaitingMessages(BackgroundDatabase background, EventReader l
             BatchCommands =
             {
                 Sql.Command(
-                    """
-                    with due as materialized (
-                      select m.user_id, m.phone, m.time_zone, m.fillings, m.status, m.attempts, m.base, m.due_at
-                      from unnest($3) z (time_zone)
-                      cross join lateral (
-                        select * from campaign_messages m
-                        where m.tenant_id = $1 and m.campaign_id = $2 and m.time_zone = z.time_zone and m.due_at <= $4
-                          and not exists (
-                            select from campaign_sends s where s.tenant_id = m.tenant_id and s.campaign_id = m.campaign_id and s.user_id = m.user_id)
-                        order by m.due_at, m.user_id limit $5) m
-                      order by m.due_at limit $5
-                    ),
-                    taken as (
-                      insert into campaign_sends (tenant_id, campaign_id, user_id, attempt, leased_until)
-                      select $1, $2, due.user_id, due.attempts + 1, clock_timestamp() + $6 from due
-                    )
-                    select user_id, phone, time_zone, fillings, status, attempts + 1, base, due_at from due
-                    """,
+                    TakeStatement,
                     [.. Key(), Sql.Texts(open), Sql.Value(now), Sql.Value(count), Sql.Value(lease)]),
             },
         })

@@ -4,6 +4,8 @@ using Ledger.Campaigns;
 using Ledger.DemoGateway;
 using Ledger.Testing;
 using Ledger.Tests.Running;
+using Microsoft.Extensions.DependencyInjection;
+using Npgsql;
 
 namespace Ledger.Tests.Campaigns;
 
@@ -270,5 +272,40 @@ public sealed class Sending_messages(PostgresFixture postgres)
         Assert.Equal(500, campaign.Total("sent"));
         Assert.Equal((500, 500, 0), ((await gateway.Summarise()).Calls, (await gateway.Summarise()).Accepted, (await gateway.Summarise()).AcceptedMoreThanOnce));
         Assert.Empty(node.Errors.Concat(other.Errors));
+    }
+
+    [Fact]
+    public async Task Says_unknown_of_what_a_node_had_taken_that_died_and_lets_what_is_known_stand()
+    {
+        await using var node = await Given_a_campaign.Node(postgres, null);
+        await node.Members(2);
+        var id = await node.Campaign(("onUnknown", "keep"));
+        await node.Reaches(id, "running");
+        var recorder = node.Services.GetRequiredService<OutcomeRecorder>();
+        var (lost, told) = (Taken("u0000"), Taken("u0001"));
+
+        // The other node died after it had recorded what became of the second message, and before it let go of it.
+        Assert.True(Assert.Single(await recorder.Record([Sent(told)], Cancellation)).IsOwn);
+        await using (var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand(
+            $"insert into campaign_sends (tenant_id, campaign_id, user_id, attempt, leased_until) select '{Requests.DefaultTenant}', '{lost.CampaignId}', u, 1, clock_timestamp() from unnest(array['u0000', 'u0001']) u"))
+        {
+            await command.ExecuteNonQueryAsync(Cancellation);
+        }
+
+        var campaign = await node.Reaches(id, "completed");
+        Assert.Equal((1, 1), (campaign.Total("unknown"), campaign.Total("sent")));
+        await Patience.Until(async () => await node.Taken() == 0, "everything taken is let go of");
+
+        // It was not dead but frozen: what it says now comes second.
+        var late = Assert.Single(await recorder.Record([Sent(lost)], Cancellation));
+        Assert.False(late.IsOwn);
+        await node.CatchUp();
+        Assert.Equal(1, (await node.Campaign(id)).Total("unknown"));
+        Assert.Equal(2, (await node.Log()).Count(e => Message.OutcomeOf(e.Data) is not null));
+        Assert.Empty(node.Errors);
+
+        TakenMessage Taken(string user) => new(Requests.DefaultTenant, Guid.ParseExact(id, "N"), user, "+79210000001", "", null, Message.Pending, 1, 0);
+
+        static AttemptOutcome Sent(TakenMessage message) => new(message, new MessageSent(message.Campaign, message.UserId, message.Id, message.Attempt));
     }
 }

@@ -3,6 +3,7 @@ using System.Text;
 using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Testing;
+using Ledger.Tests.Usage;
 using Npgsql;
 
 namespace Ledger.Tests.Campaigns;
@@ -45,6 +46,35 @@ public sealed class The_view_of_campaigns(PostgresFixture postgres, ITestOutputH
         Assert.Equal(live, await node.Rows(CampaignsProjection.View));
         Assert.Equal(0, (await gateway.Summarise()).Unlike);
         Assert.Empty(node.Errors);
+    }
+
+    [Theory]
+    [InlineData(null, "campaign_messages_pkey")]
+    [InlineData("sent", "campaign_messages_settled")]
+    [InlineData("failed", "campaign_messages_settled")]
+    [InlineData("unknown", "campaign_messages_settled")]
+    [InlineData("pending", "campaign_messages_pkey")]
+    [InlineData("sending", "campaign_messages_pkey")]
+    public async Task Is_read_through_its_indexes(string? status, string index)
+    {
+        await using var node = new TestNode(postgres);
+        await node.InitializeAsync();
+        var plan = await Plans.Of(node, Sql.Command(CampaignMessagesReader.Statement(status), Sql.Value("t"), Sql.Value(Guid.Empty), Sql.Value(""), Sql.Value(3)));
+
+        Assert.Equal([index], Plans.IndexesOn("campaign_messages", plan));
+        Assert.DoesNotContain("Sort", plan, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Is_taken_from_through_the_index_of_what_is_due()
+    {
+        await using var node = new TestNode(postgres);
+        await node.InitializeAsync();
+        var plan = await Plans.Of(node, Sql.Command(
+            WaitingMessages.TakeStatement, Sql.Value("t"), Sql.Value(Guid.Empty), Sql.Texts(["Europe/Berlin"]), Sql.Value(TestClock.Start), Sql.Value(3), Sql.Value(TimeSpan.FromSeconds(9))));
+
+        Assert.Equal(["campaign_messages_due"], Plans.IndexesOn("campaign_messages", plan));
+        Assert.Equal(["campaign_sends_pkey"], Plans.IndexesOn("campaign_sends", plan));
     }
 
     private async Task<string> Rows(IEnumerable<RecordedEvent[]> batches)
