@@ -41,7 +41,7 @@ internal static class Given_a_campaign
     /// <summary>A segment with members u0000, u0001 … who have phones and names.</summary>
     public static async Task Members(this TestNode node, int count, string slug = Segment, string prefix = "u", string zone = "Europe/Moscow")
     {
-        if ((await node.GetAsIs($"/v1/segments/{slug}")).Status == HttpStatusCode.NotFound)
+        if ((await node.Get($"/v1/segments/{slug}")).Status == HttpStatusCode.NotFound)
         {
             (await node.Post("/v1/segments", new { slug })).Is(HttpStatusCode.Created);
         }
