@@ -11,10 +11,11 @@ namespace Ledger.EventStore;
 public sealed record BackgroundDatabase(NpgsqlDataSource Source) : IAsyncDisposable
 {
     /// <summary>
-    /// Connections of a node to it: one listens, one beats, one stores, two project, two seal, one makes reports. Rebuilds use those
-    /// of <see cref="AllTenantsDatabase"/>.
+    /// Connections of a node to it: one listens, one beats, one stores, two project, two seal, one makes reports, and
+    /// four work on campaigns: one takes messages, one lets go of them, one begins and ends campaigns, one finds recipients. Rebuilds
+    /// use those of <see cref="AllTenantsDatabase"/>.
     /// </summary>
-    public const int PoolSize = 8;
+    public const int PoolSize = 12;
 
     /// <inheritdoc/>
     public ValueTask DisposeAsync() => Source.DisposeAsync();

@@ -52,6 +52,13 @@ public sealed class CopyRows : IDisposable
         _length += sizeof(int) + sizeof(long);
     }
 
+    /// <summary>An int.</summary>
+    public void Number(int value)
+    {
+        LengthOf(sizeof(int));
+        LengthOf(value);
+    }
+
     /// <summary>A timestamptz, to the microsecond.</summary>
     public void Instant(DateTimeOffset value) => Bigint((value.UtcTicks - s_epochTicks) / TimeSpan.TicksPerMicrosecond);
 

@@ -30,8 +30,14 @@ public enum Scopes
     /// <summary>Everything in the tenant, its keys among it; in the tenant <c>*DEFAULT*</c> also what is of the node and of all tenants.</summary>
     Admin = 64,
 
+    /// <summary>Read campaigns and what became of their messages.</summary>
+    CampaignsRead = 128,
+
+    /// <summary>Plan, change and steer campaigns.</summary>
+    CampaignsWrite = 256,
+
     /// <summary>All of them.</summary>
-    All = SegmentsRead | SegmentsWrite | UsageRead | UsageWrite | HistoryRead | LogRead | Admin,
+    All = SegmentsRead | SegmentsWrite | UsageRead | UsageWrite | HistoryRead | LogRead | Admin | CampaignsRead | CampaignsWrite,
 }
 
 /// <summary>Scopes by the names that keys, tokens and answers have for them.</summary>
@@ -40,7 +46,8 @@ public static class ScopeNames
     private static readonly (Scopes Scope, string Name)[] Names =
     [
         (Scopes.SegmentsRead, "segments:read"), (Scopes.SegmentsWrite, "segments:write"), (Scopes.UsageRead, "usage:read"),
-        (Scopes.UsageWrite, "usage:write"), (Scopes.HistoryRead, "history:read"), (Scopes.LogRead, "log:read"), (Scopes.Admin, "admin"),
+        (Scopes.UsageWrite, "usage:write"), (Scopes.HistoryRead, "history:read"), (Scopes.LogRead, "log:read"),
+        (Scopes.CampaignsRead, "campaigns:read"), (Scopes.CampaignsWrite, "campaigns:write"), (Scopes.Admin, "admin"),
     ];
 
     /// <summary>Every name.</summary>

@@ -90,10 +90,10 @@ internal sealed class Bench : IAsyncDisposable
         EventStoreDatabase.Connect(ConnectionTo(database), new EventStoreOptions(), "bench", poolSize);
 
     /// <summary>A node as a process of its own, on an empty database.</summary>
-    public async Task<Node> StartNode(string purpose)
+    public async Task<Node> StartNode(string purpose, IReadOnlyDictionary<string, string>? environment = null)
     {
         var database = await CreateDatabase(purpose);
-        var process = await LedgerProcess.Start(new Dictionary<string, string> { ["LEDGER_DB"] = ConnectionTo(database) });
+        var process = await LedgerProcess.Start(new Dictionary<string, string>(environment ?? new Dictionary<string, string>()) { ["LEDGER_DB"] = ConnectionTo(database) });
         return new Node(database, process, Connect(database), Cluster.ProcessId);
     }
 

@@ -12,6 +12,7 @@ var scenarios = new Dictionary<string, (string Summary, Func<Bench, Task> Run)>
     ["freshness"] = ("from the answer of a command to its effect in a query, under half load", FreshnessScenario.Run),
     ["calls"] = ("single calls of AI services over HTTP at 1, 16 and 64 connections", CallsScenario.Run),
     ["ingest"] = ("one stream of calls as lines of JSON, plain and gzip", IngestScenario.Run),
+    ["campaigns"] = ("recording an audience; messages through a gateway that answers at once, and with 100 ms", CampaignsScenario.Run),
     ["queries"] = ("one user's segments, counts, members page, over HTTP and in the database", QueriesScenario.Run),
     ["usage-queries"] = ("lists of calls, one call, totals, over HTTP and in the database", UsageQueriesScenario.Run),
 };
@@ -32,7 +33,7 @@ var runs = new Option<int>("--runs") { Description = "Measured runs of each figu
 var seconds = new Option<int>("--seconds") { Description = "How long a run of a figure lasts that has no end of its own.", DefaultValueFactory = _ => 5 };
 var events = new Option<int?>("--events")
 {
-    Description = "Size of what has a size: lines of an import and events to project (200 000), memberships to query (1 000 000), imported ids of the session (1 000 000), lines of an ingest (500 000), calls to query (1 000 000), calls of the usage session (2 000 000).",
+    Description = "Size of what has a size: lines of an import and events to project (200 000), memberships to query (1 000 000), imported ids of the session (1 000 000), lines of an ingest (500 000), recipients of a campaign (100 000), calls to query (1 000 000), calls of the usage session (2 000 000).",
 };
 var folder = new Option<string?>("--out") { Description = "Where table and samples are written; .ledger/bench/<time> unless given." };
 

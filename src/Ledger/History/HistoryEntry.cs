@@ -1,5 +1,6 @@
 using System.Collections.Frozen;
 using System.Text.Json;
+using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Segments;
 using Ledger.Services;
@@ -72,6 +73,11 @@ internal readonly record struct HistorySubject(string? User, string? Segment, st
         CallRecorded e => new(e.UserId, null, e.ServiceId),
         CallPriced e => new(e.UserId, null, e.ServiceId),
         CallVoided e => new(e.UserId, null, e.ServiceId),
+        MessageSent e => new(e.UserId, null, null),
+        MessageDeferred e => new(e.UserId, null, null),
+        MessageFailed e => new(e.UserId, null, null),
+        MessageOutcomeUnknown e => new(e.UserId, null, null),
+        MessageSuppressed e => new(e.UserId, null, null),
         _ => default,
     };
 }

@@ -1,4 +1,5 @@
 using System.Collections.Frozen;
+using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Segments;
 using Ledger.Usage;
@@ -8,7 +9,7 @@ namespace Ledger.History;
 
 /// <summary>
 /// Keeps the view "History": an index to the log, not a copy of it. Most events change a few bits of rows that they share with
-/// their neighbours; only corrections of calls and changes of roll-outs have rows of their own.
+/// their neighbours; only corrections of calls, what became of messages, and changes of roll-outs have rows of their own.
 /// </summary>
 public sealed class HistoryProjection(EventTypes types) : IProjection
 {
@@ -37,7 +38,7 @@ public sealed class HistoryProjection(EventTypes types) : IProjection
             Mark(HistoryMarks.Segment, subject.Segment);
             Mark(HistoryMarks.Service, subject.Service);
             Mark(HistoryMarks.Actor, recorded.Actor);
-            if (recorded.Data is CallPriced or CallVoided)
+            if (recorded.Data is CallPriced or CallVoided or MessageSent or MessageDeferred or MessageFailed or MessageOutcomeUnknown or MessageSuppressed)
             {
                 corrections.Add((recorded.TenantId, subject.User!, recorded.Position));
             }

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Keys;
@@ -19,7 +20,7 @@ public static class LedgerEvents
 
     /// <summary>The registry.</summary>
     public static EventTypes Types { get; } =
-        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents, .. ServicesFeature.Events, .. UsageViewsFeature.Events, .. ReportsFeature.Events, .. KeysFeature.Events]);
+        new(JsonOptions, [.. UsersFeature.Events, .. SegmentsFeature.SegmentEvents, .. SegmentsFeature.MembershipEvents, .. ServicesFeature.Events, .. UsageViewsFeature.Events, .. ReportsFeature.Events, .. CampaignsFeature.Events, .. KeysFeature.Events]);
 
     private static JsonSerializerOptions CreateOptions()
     {

@@ -1,4 +1,5 @@
 using Ledger.Authentication;
+using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Events;
 using Ledger.Grpc;
@@ -49,6 +50,7 @@ public static class LedgerHost
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();
         builder.Services.AddHistory().AddReports().AddTransparencyLog();
         builder.Services.AddKeys().AddAuthenticating(settings.Tokens);
+        builder.Services.AddGateway(settings.MessageGateway).AddSummary(settings.CampaignSummary).AddCampaigns();
         builder.AddTelemetryExport();
         configure?.Invoke(builder);
 
@@ -70,6 +72,7 @@ public static class LedgerHost
         app.MapEvents();
         app.MapHistory();
         app.MapReports();
+        app.MapCampaigns();
         app.MapTransparencyLog();
         app.MapKeys();
         app.MapOperations();

@@ -1,4 +1,5 @@
 using Ledger.Authentication;
+using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Http;
 
@@ -17,7 +18,7 @@ public sealed record LedgerSettings
     public const int DefaultPoolSize = 40;
 
     /// <summary>The fewest that a node works with: those that no request is given and a few for requests.</summary>
-    public const int MinPoolSize = 20;
+    public const int MinPoolSize = 24;
 
     /// <summary>The most that can be set.</summary>
     public const int MaxPoolSize = 1_000;
@@ -66,6 +67,12 @@ public sealed record LedgerSettings
     /// <summary>LEDGER_METRICS=open: <c>/metrics</c> asks for no credential.</summary>
     public bool OpenMetrics { get; init; }
 
+    /// <summary>LEDGER_GATEWAY_URL, LEDGER_GATEWAY_TOKEN and the rest of LEDGER_GATEWAY_: through whom campaigns send; null: nobody.</summary>
+    public GatewaySettings? MessageGateway { get; init; }
+
+    /// <summary>LEDGER_SUMMARY_…: when the summary of each day is sent, and to whom; null: it is not.</summary>
+    public SummarySettings? CampaignSummary { get; init; }
+
     /// <summary>LEDGER_LOG_KEY: the file with the signing key of the transparency log; null: one of the log's own under <see cref="Home"/>.</summary>
     public string? LogKey { get; init; }
 
@@ -109,6 +116,8 @@ public sealed record LedgerSettings
                 "open" => true,
                 var other => throw new SettingsException($"LEDGER_METRICS must be operator or open; it is '{other}'."),
             },
+            MessageGateway = GatewayFeature.ReadSettings(name => Text(name, null), Number),
+            CampaignSummary = SummaryFeature.ReadSettings(name => Text(name, null)),
             Store = new EventStoreOptions
             {
                 Schema = Text("LEDGER_SCHEMA", EventStoreOptions.DefaultSchema)!,

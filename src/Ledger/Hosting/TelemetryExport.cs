@@ -17,7 +17,7 @@ public static class TelemetryExport
 
     // Tells nodes apart, and a node from what it was before a restart.
     private static readonly string s_instance = Guid.NewGuid().ToString();
-    private static readonly string[] Sources = [EventStore.Telemetry.Name, "Npgsql", "Microsoft.AspNetCore"];
+    private static readonly string[] Sources = [EventStore.Telemetry.Name, "Ledger", "Npgsql", "Microsoft.AspNetCore"];
 
     /// <summary>Registers the export with the node, which flushes it when it stops.</summary>
     public static void AddTelemetryExport(this WebApplicationBuilder builder)

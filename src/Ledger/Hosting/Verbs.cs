@@ -34,6 +34,28 @@ public static class Verbs
           LEDGER_JWT_TENANT_CLAIM
                                 the claim with the tenant; set to nothing: all are of *DEFAULT* (tenant)
           LEDGER_JWT_NAME_CLAIM the claim with the caller's name (sub)
+          LEDGER_GATEWAY_URL    the gateway through which campaigns send: https, or http on loopback (they send nothing)
+          LEDGER_GATEWAY_TOKEN  its bearer token
+          LEDGER_GATEWAY_CONCURRENCY
+                                calls to it at once (32)
+          LEDGER_GATEWAY_RATE_PER_SECOND
+                                calls to it a second (any number, which is 0)
+          LEDGER_GATEWAY_TIMEOUT_SECONDS
+                                how long a call may take (10)
+          LEDGER_I_ACCEPT_SENDING_THE_GATEWAY_TOKEN_UNENCRYPTED=yes
+                                take http for a gateway elsewhere
+          LEDGER_SUMMARY_AT     when the summary of the day before is sent (08:00)
+          LEDGER_SUMMARY_TIME_ZONE
+                                whose days these are (UTC)
+          LEDGER_SUMMARY_SMTP   the mail server: smtp:// with STARTTLS, or smtps:// (no mail is sent)
+          LEDGER_SUMMARY_SMTP_USER, LEDGER_SUMMARY_SMTP_PASSWORD
+                                who is asked for there (nobody is)
+          LEDGER_SUMMARY_FROM, LEDGER_SUMMARY_TO
+                                the sender, and the recipients, separated by commas
+          LEDGER_SUMMARY_WEBHOOK
+                                an https address that the summary is posted to (it is not)
+          LEDGER_SUMMARY_WEBHOOK_TOKEN
+                                its bearer token (none is sent)
           LEDGER_METRICS        who may read /metrics: operator, or open to everybody (operator)
           LEDGER_I_ACCEPT_LOSING_ACKNOWLEDGED_EVENTS=yes
                                 work on a server with fsync, full_page_writes or synchronous_commit off

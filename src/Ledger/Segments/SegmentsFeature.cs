@@ -40,6 +40,8 @@ public static class SegmentsFeature
         .AddSingleton<WhyMemberReader>()
         .AddSingleton<StaysAtDeletion>()
         .AddSingleton<StaysOfMonth>()
+        .AddSingleton<LiveSegments>()
+        .AddSingleton<MembersAt>()
         .AddSingleton<MembersImport>()
         .AddSingleton<ExpireMemberships>()
         .AddHostedService(services => services.GetRequiredService<ExpireMemberships>());

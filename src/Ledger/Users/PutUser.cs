@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Http;
 
@@ -98,11 +99,30 @@ public sealed record PutUser(IReadOnlyDictionary<string, JsonElement> Attributes
                 value.ValueKind is JsonValueKind.String or JsonValueKind.Number or JsonValueKind.True or JsonValueKind.False,
                 field, "must be a text, a number, true or false");
             errors.Check(value.GetRawText().Length <= MaxValueLength, field, $"must have at most {MaxValueLength} characters");
+            CheckReserved(errors, field, name, value);
             errors.Check(value.ValueKind is not JsonValueKind.Number || Decimals.TryParse(value.GetRawText(), out _), field, Decimals.Rule);
         }
 
         var bytes = JsonSerializer.SerializeToUtf8Bytes(Attributes, Json.Options).Length;
         errors.Check(bytes <= MaxAttributesBytes, "attributes", $"must have at most {MaxAttributesBytes} bytes together");
+    }
+
+    /// <summary>What campaigns understand must be what it is called.</summary>
+    private static void CheckReserved(Validation errors, string field, string name, JsonElement value)
+    {
+        var text = value.ValueKind == JsonValueKind.String ? value.GetString()! : value.ValueKind == JsonValueKind.Number ? value.GetRawText() : "";
+        switch (name)
+        {
+            case AudienceRules.PhoneAttribute:
+                errors.Check(PhoneNumber.TryParse(text, out _), field, PhoneNumber.Rule);
+                break;
+            case AudienceRules.TimeZoneAttribute:
+                errors.Check(TimeZones.TryFind(text, out _), field, TimeZones.Rule);
+                break;
+            case Campaign.OptOutAttribute:
+                errors.Check(value.ValueKind is JsonValueKind.True or JsonValueKind.False, field, "must be true or false");
+                break;
+        }
     }
 }
 

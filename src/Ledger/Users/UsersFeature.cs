@@ -20,6 +20,7 @@ public static class UsersFeature
         this IServiceCollection services, IEnumerable<Type> otherEventsOfUserStreams, IEnumerable<Type> otherEvents, Func<object, string> userOf) => services
         .AddSingleton<IProjection>(_ => new UsersProjection([.. Events.Select(e => e.Item1), .. otherEventsOfUserStreams], otherEvents, userOf))
         .AddSingleton<UserLoader>()
+        .AddSingleton<KnownUsers>()
         .AddSingleton<UserReader>();
 
     /// <summary>Its routes.</summary>

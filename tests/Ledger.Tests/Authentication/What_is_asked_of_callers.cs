@@ -53,6 +53,7 @@ public sealed class Every_route(GuardedNode guarded) : IClassFixture<GuardedNode
                 ["v1", "keys", ..] => new(Scopes.Admin),
                 ["v1", "users" or "segments", ..] => new(reads ? Scopes.SegmentsRead : Scopes.SegmentsWrite),
                 ["v1", "services" or "usage", ..] => new(reads ? Scopes.UsageRead : Scopes.UsageWrite),
+                ["v1", "campaigns", ..] => new(reads ? Scopes.CampaignsRead : Scopes.CampaignsWrite),
                 ["v1", "history"] => new(Scopes.HistoryRead),
                 ["v1", "reports", ..] => new(method == "DELETE" ? Scopes.Admin : Scopes.HistoryRead),
                 ["v1", "events" or "streams" or "log", ..] => new(Scopes.LogRead),

@@ -130,7 +130,9 @@ public sealed partial class The_sources
     public void Connect_to_the_database_and_to_nobody_whom_a_request_names() =>
         AssertNoneMatches(
             In("src").Where(f => f.Path.EndsWith(".cs", StringComparison.Ordinal)).Select(f => (f.Path, WithoutComments(f.Text)))
-                .Where(f => !f.Path.Contains("/Authentication/", StringComparison.Ordinal)), // which asks who is named in the settings
+                // These ask whom the settings name.
+                .Where(f => !f.Path.Contains("/Authentication/", StringComparison.Ordinal) && !f.Path.EndsWith("/Campaigns/Gateway.cs", StringComparison.Ordinal)
+                    && !f.Path.Contains("/Campaigns/Summary/", StringComparison.Ordinal)),
             new Regex(@"\b(HttpClient|HttpMessageInvoker|WebRequest|TcpClient|UdpClient|new Socket|ClientWebSocket|SmtpClient|Dns)\b"));
 
     [Fact]

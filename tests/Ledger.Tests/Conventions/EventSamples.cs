@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Ledger.Campaigns;
 using Ledger.Keys;
 using Ledger.Reports;
 using Ledger.Segments;
@@ -19,6 +20,12 @@ public static class EventSamples
     };
 
     private static readonly Dictionary<string, decimal> Quantities = new() { ["call"] = 1, ["inputToken"] = 1200, ["outputToken"] = 340.5m };
+
+    private const string CampaignId = "019ab1c2d3e47f8091a2b3c4d5e6f708", MessageId = "5f0c9d2e4b7a8c318f1e2d3c4b5a6978";
+
+    private static readonly CampaignPlan Plan = new(
+        "autumn", "Hello {name}!", new Audience(new AudienceSegments(["vip"], ["S"], ["do-not-disturb"]), Attributes), At, At.AddDays(1), new LocalWindow("09:00", "21:00"), 50,
+        OnUnknown.Keep);
 
     public static IReadOnlyList<object> All { get; } =
     [
@@ -47,6 +54,24 @@ public static class EventSamples
         new ReportCompleted(42, 3, 180, "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
         new ReportFailed("The service's log has the reason."),
         new ReportDeleted(),
+        new CampaignCreated(Plan),
+        new CampaignChanged(Plan),
+        new CampaignStarted(42),
+        new AudienceCompleted(10_000),
+        new CampaignInvalidated("There is no segment 'S' any more.", ["u1"]),
+        new CampaignPaused(),
+        new CampaignResumed(),
+        new CampaignCancelled(),
+        new CampaignCompleted(),
+        new CampaignEnded(),
+        new FailedMessagesRetried(),
+        new RecipientsPinned(CampaignId, 0, [new Recipient("u1", "+79211234567", "Europe/Moscow", new Dictionary<string, string> { ["name"] = "Ann" }), new Recipient("u2", null, null, null, "suppressed", "The user has opted out.")]),
+        new MessageSent(CampaignId, "u1", MessageId, 2),
+        new MessageDeferred(CampaignId, "u1", MessageId, 1, "The gateway answered 503.", 503, At),
+        new MessageFailed(CampaignId, "u1", MessageId, 12, "The gateway refused it.", 400),
+        new MessageOutcomeUnknown(CampaignId, "u1", MessageId, 1, "It took too long.", 500, At),
+        new MessageSuppressed(CampaignId, "u1", MessageId, 1, "The user has opted out."),
+        new MessagesRequeued(CampaignId, 99, 0, ["u1", "u2"], true),
         new KeyCreated("gateway-eu", "acme", ["segments:read", "usage:write"], "ldg_0123456789abcdef", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", At),
         new KeyRotated("60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752", At),
         new KeyRevoked(),

@@ -119,8 +119,12 @@ public sealed partial class Contents
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Events.EventMetrics).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Authentication.CredentialMetrics).TypeHandle);
         node.Services.GetRequiredService<Sealer>();
+        RuntimeHelpers.RunClassConstructor(typeof(Ledger.Campaigns.GatewayMetrics).TypeHandle);
+        node.Services.GetRequiredService<Ledger.Campaigns.Gateway>();
+        RuntimeHelpers.RunClassConstructor(typeof(Ledger.Campaigns.SummarySender).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Segments.SegmentMetrics).TypeHandle);
         RuntimeHelpers.RunClassConstructor(typeof(Ledger.Usage.UsageMetrics).TypeHandle);
+        RuntimeHelpers.RunClassConstructor(typeof(Ledger.Campaigns.CampaignMetrics).TypeHandle);
         var listed = Repository.Rows(Repository.Read("docs/operations.md"), "metric", "kind", "unit", "tags", "what").Select(row => $"{row[0]} {row[2]}");
 
         Assert.Equal(real.Order(), listed.Order());

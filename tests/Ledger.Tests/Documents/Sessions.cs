@@ -1,8 +1,10 @@
 using System.Diagnostics;
 using System.Text;
 using System.Text.RegularExpressions;
+using Ledger.Campaigns;
 using Ledger.Hosting;
 using Ledger.Testing;
+using Ledger.Tests.Running;
 using Microsoft.Extensions.Logging;
 
 namespace Ledger.Tests.Documents;
@@ -14,6 +16,7 @@ namespace Ledger.Tests.Documents;
 public sealed partial class Sessions(PostgresFixture postgres)
 {
     private const string ShownAddress = "localhost:8080";
+    private const string ShownGateway = "localhost:8090";
 
     public static TheoryData<string> DocumentsWithSessions { get; } = new(Repository.Documents.Where(d => SessionsOf(Repository.Read(d)).Any()));
 
@@ -21,7 +24,11 @@ public sealed partial class Sessions(PostgresFixture postgres)
     [MemberData(nameof(DocumentsWithSessions))]
     public async Task show_what_really_happens(string document)
     {
-        var settings = new LedgerSettings { Urls = "http://127.0.0.1:0" };
+        var gateway = $"127.0.0.1:{OwnPostgres.FreePort()}";
+        var settings = new LedgerSettings
+        {
+            Urls = "http://127.0.0.1:0", MessageGateway = new GatewaySettings(new Uri($"http://{gateway}"), "secret") { Concurrency = 128, Timeout = TimeSpan.FromSeconds(1) },
+        };
         var database = await postgres.CreateDatabase();
         await using var node = LedgerHost.Build(settings, database, configure: b => b.Logging.SetMinimumLevel(LogLevel.Critical));
         await node.StartAsync(TestContext.Current.CancellationToken);
@@ -34,8 +41,8 @@ public sealed partial class Sessions(PostgresFixture postgres)
             var text = Repository.Read(document);
             foreach (var shown in SessionsOf(text))
             {
-                var answered = await Run(Script(shown).Replace(ShownAddress, address, StringComparison.Ordinal), folder);
-                var real = Progress().Replace(answered.Replace(address, ShownAddress, StringComparison.Ordinal), "");
+                var answered = await Run(Script(shown).Replace(ShownAddress, address, StringComparison.Ordinal).Replace(ShownGateway, gateway, StringComparison.Ordinal), folder);
+                var real = Progress().Replace(answered.Replace(address, ShownAddress, StringComparison.Ordinal).Replace(gateway, ShownGateway, StringComparison.Ordinal), "");
                 if (Environment.GetEnvironmentVariable("LEDGER_WRITE_DOCUMENTS") is null)
                 {
                     Assert.Equal(Mask(shown), Mask(real));
@@ -63,6 +70,8 @@ public sealed partial class Sessions(PostgresFixture postgres)
         var script = new StringBuilder(
             $$"""
             chmod +x ledger
+            trap 'kill $(jobs -p) 2>/dev/null' EXIT
+            dotnet() { while [ "$1" != -- ]; do shift; done; shift; exec dotnet '{{Path.Combine(AppContext.BaseDirectory, "Ledger.Gateway.dll")}}' "$@"; } # built already
             curl() { command curl --silent "$@"; } # in a terminal it shows no progress either
             views_are_behind() { curl {{ShownAddress}}/v1/projections | grep -q '"lagEvents":[1-9]'; }
             finish() { tr -d '\r' <.output; [ -z "$(tail -c 1 .output)" ] || echo; while views_are_behind; do sleep 0.02; done; }
@@ -97,7 +106,7 @@ public sealed partial class Sessions(PostgresFixture postgres)
         await bash.StandardInput.WriteAsync(script);
         bash.StandardInput.Close();
         using var patience = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
-        patience.CancelAfter(TimeSpan.FromMinutes(2));
+        patience.CancelAfter(TimeSpan.FromMinutes(5));
         return await bash.StandardOutput.ReadToEndAsync(patience.Token);
     }
 
@@ -111,6 +120,6 @@ public sealed partial class Sessions(PostgresFixture postgres)
     [GeneratedRegex(@"^\d+ events verified\n", RegexOptions.Multiline)]
     private static partial Regex Progress();
 
-    [GeneratedRegex("""(?<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)|(?<trace>"traceId":"[^"]+")|(?<event>"id":"[\da-f]{8}-[\da-f-]{27}")|(?<correlation>"correlationId":"[^"]+")|(?<signature>— ledger\.local/\S+ \S+)|(?<origin>ledger\.local/[\da-f]{12}(\+[\da-f]{8}\+\S+)?)|(?<root>(?<=\n)[A-Za-z\d+/]{43}=(?=\n))|(?<seconds>\d+\.\d s\n)|(?<bytes>\d+ bytes(, and not \d+)?)|(?<key>(ldg_|(?<="keyId":"))[\da-f]{16})|(?<date>Date: .+)|(?<lag>"lagSeconds":[\d.]+)""")]
+    [GeneratedRegex("""(?<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)|(?<trace>"traceId":"[^"]+")|(?<event>"id":"[\da-f]{8}-[\da-f-]{27}")|(?<correlation>"correlationId":"[^"]+")|(?<signature>— ledger\.local/\S+ \S+)|(?<origin>ledger\.local/[\da-f]{12}(\+[\da-f]{8}\+\S+)?)|(?<root>(?<=\n)[A-Za-z\d+/]{43}=(?=\n))|(?<seconds>\d+\.\d s\n)|(?<bytes>\d+ bytes(, and not \d+)?)|(?<key>(ldg_|(?<="keyId":"))[\da-f]{16})|(?<date>Date: .+)|(?<lag>"lagSeconds":[\d.]+)|(?<totals>"state":"running" "totals":\{[^}]+\})|(?<paused>"state":"paused" "totals":\{[^}]+\})""")]
     private static partial Regex Changing();
 }

@@ -352,7 +352,7 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
     }
 
     /// <summary>What there is for an operation to work on, fresh for each, because some take it away.</summary>
-    private sealed record World(string Slug, string UserId, string ServiceId, string Source, string CallId, string ReportId, string KeyId);
+    private sealed record World(string Slug, string UserId, string ServiceId, string Source, string CallId, string ReportId, string KeyId, string CampaignId);
 
     private async Task<World> MakeWorld(string id)
     {
@@ -371,9 +371,23 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
         }
 
         var key = (await node.Post("/v1/keys", $$"""{"name":"{{name}}","scopes":["usage:read"]}""")).Is(HttpStatusCode.Created).Json.GetProperty("keyId").GetString()!;
+        var campaign = (await node.Post("/v1/campaigns", Campaign(name, name).ToJsonString())).Is(HttpStatusCode.Created).Json.GetProperty("id").GetString()!;
         await node.CatchUp(); // keys are read from a view
-        return new(name, name, name, name, name, report, key);
+        return new(name, name, name, name, name, report, key, campaign);
     }
+
+    /// <summary>A campaign that has not begun.</summary>
+    private static JsonObject Campaign(string name, string slug) => new()
+    {
+        ["name"] = name, ["text"] = "Hello {name}!",
+        ["audience"] = new JsonObject
+        {
+            ["segments"] = new JsonObject { ["any"] = new JsonArray(slug), ["all"] = new JsonArray(), ["none"] = new JsonArray() },
+            ["attributes"] = new JsonObject { ["tag"] = "vip" },
+        },
+        ["startsAt"] = "2026-12-20T12:00:00Z", ["endsAt"] = "2026-12-21T12:00:00Z", ["window"] = new JsonObject { ["from"] = "09:00", ["to"] = "21:00" },
+        ["ratePerSecond"] = 5, ["onUnknown"] = "keep",
+    };
 
     /// <summary>A request that would be taken.</summary>
     private static RawRequest Good(ApiOperation operation, World world)
@@ -404,6 +418,7 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
                 "id" => world.CallId,
                 "reportId" => world.ReportId,
                 "keyId" => world.KeyId,
+                "campaignId" => world.CampaignId,
                 "streamId" => $"user-{world.UserId}",
                 "priceVersion" or "level" => "1",
                 "index" => "000",
@@ -453,6 +468,8 @@ public sealed partial class Hostile_input(TestNode node) : IClassFixture<TestNod
             "PriceUnpriced" => new() { ["serviceId"] = world.ServiceId, ["from"] = "2026-11-01T00:00:00Z", ["to"] = "2026-12-01T00:00:00Z", ["dryRun"] = false },
             "RequestReport" => new() { ["kind"] = "memberships", ["month"] = "2026-09", ["userId"] = next },
             "CreateKey" => new() { ["name"] = next, ["scopes"] = new JsonArray("usage:read"), ["tenant"] = "acme", ["expiresAt"] = "2099-01-01T00:00:00Z" },
+            "CreateCampaign" => Campaign(next, world.Slug),
+            "ChangeCampaign" => Campaign(next, world.Slug),
             "RotateKey" => new() { ["overlap"] = "PT1H" },
             _ => operation.Guess(),
         };

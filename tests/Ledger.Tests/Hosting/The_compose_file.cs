@@ -22,7 +22,7 @@ public sealed partial class The_compose_file
     {
         string[] published = [.. ListsNamed("ports")];
 
-        Assert.Equal(5, published.Length);
+        Assert.Equal(6, published.Length);
         Assert.All(published, port => Assert.Matches("^\"127\\.0\\.0\\.1:([0-9]+):\\1\"$", port));
     }
 
@@ -39,10 +39,11 @@ public sealed partial class The_compose_file
     [Fact]
     public void builds_an_image_that_does_not_run_as_root()
     {
-        var dockerfile = Lines.Select(line => line.Trim()).Single(line => line.StartsWith("dockerfile: ", StringComparison.Ordinal))["dockerfile: ".Length..];
+        string[] images = [.. Lines.Select(line => line.Trim()).Where(line => line.StartsWith("dockerfile: ", StringComparison.Ordinal)).Select(line => line["dockerfile: ".Length..])];
+        Assert.Equal(["src/Ledger/Dockerfile", "tests/Ledger.Gateway/Dockerfile"], images);
+        Assert.All(images, file => Assert.Contains("USER $APP_UID", File.ReadAllLines(Path.Combine(Root, file))));
 
-        var image = File.ReadAllLines(Path.Combine(Root, dockerfile));
-        Assert.Contains("USER $APP_UID", image);
+        var image = File.ReadAllLines(Path.Combine(Root, images[0]));
         // That account makes the signing key at the first start, and has it again at the next one.
         Assert.Contains("RUN install --directory --owner=$APP_UID --mode=700 /var/lib/ledger", image);
         Assert.Contains(image, line => line.StartsWith("ENV LEDGER_HOME=/var/lib/ledger ", StringComparison.Ordinal));

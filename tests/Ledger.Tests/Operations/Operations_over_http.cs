@@ -22,7 +22,7 @@ public sealed class Operating_a_node(TestNode node) : IClassFixture<TestNode>
 
         var listed = (await node.GetAsIs("/v1/projections")).Is(HttpStatusCode.OK);
 
-        Assert.Equal(["Calls", "History", "Keys", "Memberships", "Reports", "Segments", "Services", "UsageTotals", "Users"], listed.Each("name"));
+        Assert.Equal(["Calls", "Campaigns", "History", "Keys", "Memberships", "Reports", "Segments", "Services", "UsageTotals", "Users"], listed.Each("name"));
         Assert.All(listed.Items, v => Assert.Equal(("running", 0, true), (v.GetProperty("state").GetString(), v.GetProperty("lagEvents").GetInt64(), v.GetProperty("position").GetInt64() >= node.Position)));
         Assert.All(listed.Items, v => Assert.True(v.TryGetProperty("lagSeconds", out _) && v.TryGetProperty("error", out _)));
         Assert.NotNull(listed.Position);

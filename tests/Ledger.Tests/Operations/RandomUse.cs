@@ -1,5 +1,7 @@
 using System.Net;
+using Ledger.Campaigns;
 using Ledger.Tests.Usage;
+using Microsoft.Extensions.DependencyInjection;
 
 namespace Ledger.Tests.Operations;
 
@@ -61,7 +63,31 @@ internal sealed class RandomUse(Random random)
         await node.Post($"/v1/services/m{round}/prices", """{"currency":"USD","components":[{"unit":"call","price":"0.010"}]}""");
         await node.Put(Path(round), "{}");
         await _calls.Append(node, Math.Max(calls, 1));
+        await Campaign(node, round);
         await Report(node);
+    }
+
+    /// <summary>A campaign to one user, whose message a gateway has accepted, so that nothing comes later.</summary>
+    private static async Task Campaign(TestNode node, int round)
+    {
+        var user = $"c{round}";
+        await node.Put($"/v1/users/{user}", new { attributes = new { phone = "79211234567", tag = user } });
+        await node.CatchUp();
+        var id = (await node.Post("/v1/campaigns", new { name = user, text = "Hello {tag}!", audience = new { attributes = new { tag = user } }, endsAt = node.Clock.Now.AddDays(9) }))
+            .Is(HttpStatusCode.Created).Json.GetProperty("id").GetString()!;
+        await Reaches("running");
+        var message = new TakenMessage(Requests.DefaultTenant, Guid.ParseExact(id, "N"), user, "+79211234567", "", null, Message.Pending, 1, 0);
+        await node.Services.GetRequiredService<OutcomeRecorder>().Record(
+            [new AttemptOutcome(message, new MessageSent(id, user, message.Id, 1))], TestContext.Current.CancellationToken);
+        await Reaches("completed");
+
+        async Task Reaches(string state)
+        {
+            while ((await node.Get($"/v1/campaigns/{id}")).Json.GetProperty("state").GetString() != state)
+            {
+                await Task.Delay(20, TestContext.Current.CancellationToken);
+            }
+        }
     }
 
     /// <summary>A report of the month, and what is made of it in the background, so that nothing comes later.</summary>
