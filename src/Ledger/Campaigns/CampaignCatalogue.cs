@@ -145,13 +145,13 @@ public sealed class CampaignsReader(ViewDatabase views)
     /// <summary>One campaign, by primary key.</summary>
     internal async Task<(long Position, CampaignOfView? Row)> Find(string tenantId, Guid id, CancellationToken cancellation)
     {
-        var (position, rows) = await Query("c.tenant_id = $1 and c.campaign_id = $2", [Sql.Value(tenantId), Sql.Value(id)], cancellation);
+        var (position, rows) = await Query(tenantId, "c.tenant_id = $1 and c.campaign_id = $2", [Sql.Value(tenantId), Sql.Value(id)], cancellation);
         return (position, rows.SingleOrDefault());
     }
 
     /// <summary>A page of the list, the one created last first.</summary>
     internal Task<(long Position, IReadOnlyList<CampaignOfView> Rows)> List(string tenantId, long before, int limit, CancellationToken cancellation) => Query(
-        "c.tenant_id = $1 and c.created_position < $2 order by c.created_position desc limit $3",
+        tenantId, "c.tenant_id = $1 and c.created_position < $2 order by c.created_position desc limit $3",
         [Sql.Value(tenantId), Sql.Value(before), Sql.Value(limit)], cancellation);
 
     /// <summary>Campaigns that had a part of [from, to), with what was recorded of them then; reads past a tenant's other campaigns.</summary>
@@ -160,7 +160,7 @@ public sealed class CampaignsReader(ViewDatabase views)
     {
         var rows = new List<(CampaignOfView, MessageOutcomes)>();
         var position = await views.Read(
-            Views,
+            tenantId, Views,
             [
                 Sql.Command(
                     $"""
@@ -189,11 +189,11 @@ public sealed class CampaignsReader(ViewDatabase views)
         return (position, rows);
     }
 
-    private async Task<(long Position, IReadOnlyList<CampaignOfView> Rows)> Query(string where, NpgsqlParameter[] parameters, CancellationToken cancellation)
+    private async Task<(long Position, IReadOnlyList<CampaignOfView> Rows)> Query(string tenantId, string where, NpgsqlParameter[] parameters, CancellationToken cancellation)
     {
         var rows = new List<CampaignOfView>();
         var position = await views.Read(
-            Views, [Sql.Command($"select {Columns} from campaigns c {UnderWay} where {where}", parameters)],
+            tenantId, Views, [Sql.Command($"select {Columns} from campaigns c {UnderWay} where {where}", parameters)],
             async reader =>
             {
                 while (await reader.ReadAsync(cancellation))

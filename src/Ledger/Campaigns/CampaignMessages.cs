@@ -75,7 +75,7 @@ public sealed class CampaignMessagesReader(ViewDatabase views)
     {
         var rows = new List<CampaignMessage>();
         var position = await views.Read(
-            CampaignsReader.Views,
+            tenantId, CampaignsReader.Views,
             [Sql.Command(Statement(status), Sql.Value(tenantId), Sql.Value(campaignId), Sql.Value(after), Sql.Value(limit))],
             async reader =>
             {

@@ -49,7 +49,7 @@ public sealed record CreateCampaign(
         }
 
         // The first request under this key made up another id.
-        id = result.Replayed ? Campaign.IdOf((await log.ReadAt(result.FirstPosition, cancellation))!.StreamId) : id;
+        id = result.Replayed ? Campaign.IdOf((await log.ReadAt(context.TenantId, result.FirstPosition, cancellation))!.StreamId) : id;
         http.Answer(result);
         return Results.Created($"/v1/campaigns/{id:N}", await campaigns.Answer(http, id, result.Version, cancellation));
     }

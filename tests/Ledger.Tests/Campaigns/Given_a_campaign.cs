@@ -1,3 +1,4 @@
+using Ledger.EventStore;
 using System.Globalization;
 using System.Net;
 using System.Text.Json;
@@ -114,7 +115,7 @@ internal static class Given_a_campaign
     /// <summary>How many messages are taken by a node.</summary>
     public static async Task<long> Taken(this TestNode node)
     {
-        await using var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand("select count(*) from campaign_sends");
+        await using var command = node.Services.GetRequiredService<AllTenantsDatabase>().Source.CreateCommand("select count(*) from campaign_sends");
         return (long)(await command.ExecuteScalarAsync(Cancellation))!;
     }
 }

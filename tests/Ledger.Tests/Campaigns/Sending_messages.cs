@@ -1,3 +1,4 @@
+using Ledger.EventStore;
 using System.Net;
 using System.Text.Json;
 using Ledger.Campaigns;
@@ -286,7 +287,7 @@ public sealed class Sending_messages(PostgresFixture postgres)
 
         // The other node died after it had recorded what became of the second message, and before it let go of it.
         Assert.True(Assert.Single(await recorder.Record([Sent(told)], Cancellation)).IsOwn);
-        await using (var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand(
+        await using (var command = node.Services.GetRequiredService<AllTenantsDatabase>().Source.CreateCommand(
             $"insert into campaign_sends (tenant_id, campaign_id, user_id, attempt, leased_until) select '{Requests.DefaultTenant}', '{lost.CampaignId}', u, 1, clock_timestamp() from unnest(array['u0000', 'u0001']) u"))
         {
             await command.ExecuteNonQueryAsync(Cancellation);

@@ -281,20 +281,20 @@ public sealed class Summaries_of_days(PostgresFixture postgres)
     }
 
     private static SummarySender Sender(TestNode node, SummarySettings settings) => new(
-        settings, new Numbers(), node.Services.GetRequiredService<NpgsqlDataSource>(), node.Services.GetRequiredService<Daemon>(), node.Clock, NullLogger<SummarySender>.Instance)
+        settings, new Numbers(), node.Services.GetRequiredService<AllTenantsDatabase>(), node.Services.GetRequiredService<Daemon>(), node.Clock, NullLogger<SummarySender>.Instance)
     {
         Trust = Trust,
     };
 
     private static async Task Execute(TestNode node, string sql)
     {
-        await using var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand(sql);
+        await using var command = node.Services.GetRequiredService<AllTenantsDatabase>().Source.CreateCommand(sql);
         await command.ExecuteNonQueryAsync(Cancellation);
     }
 
     private static async Task<(string? Error, int Attempts)> Row(TestNode node)
     {
-        await using var command = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand("select error, attempts from ledger.campaign_summaries");
+        await using var command = node.Services.GetRequiredService<AllTenantsDatabase>().Source.CreateCommand("select error, attempts from ledger.campaign_summaries");
         await using var reader = await command.ExecuteReaderAsync(Cancellation);
         Assert.True(await reader.ReadAsync(Cancellation));
         return (reader.IsDBNull(0) ? null : reader.GetString(0), reader.GetInt32(1));

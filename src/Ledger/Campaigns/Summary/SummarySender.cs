@@ -14,7 +14,7 @@ namespace Ledger.Campaigns;
 /// post the same Idempotency-Key, as the one that may have gone out.
 /// </summary>
 public sealed partial class SummarySender(
-    SummarySettings settings, ICampaignNumbers numbers, NpgsqlDataSource database, Daemon daemon, TimeProvider clock, ILogger<SummarySender> logger)
+    SummarySettings settings, ICampaignNumbers numbers, AllTenantsDatabase database, Daemon daemon, TimeProvider clock, ILogger<SummarySender> logger)
     : BackgroundService
 {
     /// <summary>How often it is looked whether a summary is due.</summary>
@@ -116,7 +116,7 @@ public sealed partial class SummarySender(
     /// <summary>Takes the row, by the database's clock; the number of the attempt, null: it went out, somebody is at it, or it waits for another try.</summary>
     private async Task<int?> Claim(DateOnly day, string channel, CancellationToken cancellation)
     {
-        await using var command = database.Command(
+        await using var command = database.Source.Command(
             """
             insert into campaign_summaries as s (tenant_id, day, channel, attempts, next_at) values ($1, $2, $3, 1, clock_timestamp() + $4)
             on conflict (tenant_id, day, channel) do update set attempts = s.attempts + 1, next_at = clock_timestamp() + $4
@@ -129,7 +129,7 @@ public sealed partial class SummarySender(
 
     private async Task Note(DateOnly day, string channel, int attempts, string? error, CancellationToken cancellation)
     {
-        await using var command = database.Command(
+        await using var command = database.Source.Command(
             """
             update campaign_summaries set error = $5, sent_at = case when $5 is null then clock_timestamp() end, next_at = clock_timestamp() + $6
             where tenant_id = $1 and day = $2 and channel = $3 and (attempts = $4 or $5 is null)
@@ -182,7 +182,7 @@ public static class SummaryFeature
     /// <summary>Its sender, where it is set; <see cref="ICampaignNumbers"/> must be there.</summary>
     public static IServiceCollection AddSummary(this IServiceCollection services, SummarySettings? settings) => settings is null ? services : services
         .AddSingleton(s => new SummarySender(
-            settings, s.GetRequiredService<ICampaignNumbers>(), s.GetRequiredService<NpgsqlDataSource>(), s.GetRequiredService<Daemon>(), s.GetRequiredService<LedgerClock>(),
+            settings, s.GetRequiredService<ICampaignNumbers>(), s.GetRequiredService<AllTenantsDatabase>(), s.GetRequiredService<Daemon>(), s.GetRequiredService<LedgerClock>(),
             s.GetRequiredService<ILogger<SummarySender>>()))
         .AddHostedService(s => s.GetRequiredService<SummarySender>());
 }
