@@ -67,7 +67,7 @@ public sealed partial class Daemon : IAsyncDisposable
     /// <summary>Raised by every heartbeat that reached the database.</summary>
     internal event Action<LogStatus>? LogSeen;
 
-    /// <summary>The full pages it has read, for the sealer.</summary>
+    /// <summary>The pages it has copied, for the sealer.</summary>
     internal PagesToSeal ToSeal { get; } = new();
 
     /// <summary>The epoch this node leads with; 0 when it does not.</summary>
@@ -328,8 +328,7 @@ public sealed partial class Daemon : IAsyncDisposable
         for (var i = 0; i < groups.Length; i++)
         {
             var upTo = i + 1 < groups.Length ? groups[i + 1].Position : long.MaxValue;
-            var isFar = groups.Length == 1 && groups[i].LagEvents >= _options.MaxProjectionBatch;
-            idle &= await ProjectGroup(groups[i].Members, groups[i].Position, upTo, epoch, groups.Length == 1, isFar);
+            idle &= await ProjectGroup(groups[i].Members, groups[i].Position, upTo, epoch, groups.Length == 1, groups[i].LagEvents);
         }
 
         return !idle;
@@ -339,11 +338,11 @@ public sealed partial class Daemon : IAsyncDisposable
     /// Folds what lies after <paramref name="position"/> for one group of views; alone, it goes on until the head or until
     /// something was asked for. Returns whether there was nothing to do.
     /// </summary>
-    private async Task<bool> ProjectGroup(IProjection[] members, long position, long upTo, long epoch, bool alone, bool isFar)
+    private async Task<bool> ProjectGroup(IProjection[] members, long position, long upTo, long epoch, bool alone, long lag)
     {
         var idle = true;
         await using var reading = await _background.OpenConnectionAsync(_stopping.Token);
-        var events = isFar ? await ReadFullPage(position)
+        var events = alone && lag >= EventReader.MinCopiedEvents ? await CopyPage(position, lag)
             : await _reader.ReadPage(reading, position, upTo, _options.MaxProjectionBatch, _stopping.Token);
         var asked = _statuses;
         while (events.Count > 0)
@@ -356,7 +355,7 @@ public sealed partial class Daemon : IAsyncDisposable
 
             // Where there is more, reading the next page and writing this one overlap.
             var isMore = alone && events.Count == _options.MaxProjectionBatch;
-            var next = isMore ? ReadFullPage(events[^1].Position) : null;
+            var next = isMore ? CopyPage(events[^1].Position, long.MaxValue) : null;
             var whole = false;
             try
             {
@@ -378,11 +377,15 @@ public sealed partial class Daemon : IAsyncDisposable
 
         return idle;
 
-        async Task<IReadOnlyList<RecordedEvent>> ReadFullPage(long after)
+        async Task<IReadOnlyList<RecordedEvent>> CopyPage(long after, long atLeast)
         {
             ToSeal.Flowing = true;
-            var page = await _reader.ReadFullPage(reading, after, upTo, _options.MaxProjectionBatch, _stopping.Token);
-            ToSeal.Offer(page);
+            var page = await _reader.CopyPage(reading, after, upTo, (int)Math.Min(atLeast, _options.MaxProjectionBatch), _stopping.Token);
+            if (page.Rows is { } rows)
+            {
+                ToSeal.Offer(rows);
+            }
+
             return page.Events;
         }
     }

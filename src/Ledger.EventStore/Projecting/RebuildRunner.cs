@@ -122,7 +122,7 @@ internal sealed partial class RebuildRunner(
             await Execute(analysing, $"analyze \"{ShadowSchema(view)}\".\"{table}\""); // plans are right from the swap on
         }
 
-        Task<EventPage> Read(long after) => reader.ReadFullPage(reading, after, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
+        Task<EventPage> Read(long after) => reader.CopyPage(reading, after, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
     }
 
     /// <summary>Folds a page; of two nodes that both fold it, one commits.</summary>

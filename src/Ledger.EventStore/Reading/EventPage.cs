@@ -4,20 +4,21 @@ using System.Text.Json;
 
 namespace Ledger.EventStore;
 
+/// <summary>The rows of events that follow one another, as a binary COPY sent them: at least one, from the first position to the last.</summary>
+internal sealed record PageRows(byte[] Bytes, long First, long Last);
+
 /// <summary>Events that follow one another, and their rows as the database sent them.</summary>
 internal sealed class EventPage
 {
     private const int TypicalRowBytes = 768;
     private static readonly long s_epochTicks = new DateTime(2000, 1, 1, 0, 0, 0, DateTimeKind.Utc).Ticks; // PostgreSQL's
-    private readonly byte[] _rows;
 
     /// <summary>Reads the events that a binary COPY of <see cref="StoredRow.Columns"/> consists of.</summary>
     public EventPage(byte[] rows, EventTypes types)
     {
-        _rows = rows;
         var events = new List<RecordedEvent>();
         var (tenants, kinds, actors, correlations, causations) = (new LastText(), new LastText(), new LastText(), new LastText(), new LastText());
-        var row = Rows();
+        var row = new StoredRow(rows);
         while (row.TryNext())
         {
             var (position, name, json) = (row.PositionNumber, kinds.Of(true, row.Type)!, row.DataMemory);
@@ -42,16 +43,14 @@ internal sealed class EventPage
         }
 
         Events = events;
+        Rows = events.Count == 0 ? null : new PageRows(rows, events[0].Position, events[^1].Position);
     }
 
     /// <summary>The events, oldest first.</summary>
     public IReadOnlyList<RecordedEvent> Events { get; }
 
-    /// <summary>Bytes that it keeps in memory, at least.</summary>
-    public int Bytes => _rows.Length;
-
-    /// <summary>Its rows, from the first.</summary>
-    public StoredRow Rows() => new(_rows);
+    /// <summary>Its rows, without what was made of them; null when it is empty.</summary>
+    public PageRows? Rows { get; }
 
     /// <summary>All bytes of a COPY of about so many rows.</summary>
     public static async Task<byte[]> ReadToEnd(Stream stream, int rows, CancellationToken cancellation)

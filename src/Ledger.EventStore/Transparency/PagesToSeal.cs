@@ -1,21 +1,21 @@
 namespace Ledger.EventStore;
 
 /// <summary>
-/// Full pages of the log on their way from the daemon, which has folded them, to the sealer, which so need not read the same rows
+/// Pages of the log on their way from the daemon, which has folded them, to the sealer, which so need not read the same rows
 /// again. Nobody depends on it: what is not here is in the database.
 /// </summary>
 internal sealed class PagesToSeal
 {
     /// <summary>What it keeps at most; the sealer reads itself what came while it was full.</summary>
-    public const int MaxBytes = 32 * 1024 * 1024;
+    public const int MaxBytes = 16 * 1024 * 1024;
 
     private readonly Lock _lock = new();
-    private readonly Queue<EventPage> _pages = [];
+    private readonly Queue<PageRows> _pages = [];
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private bool _flowing;
     private int _bytes;
 
-    /// <summary>The daemon reads full pages one after the other, and the next will come.</summary>
+    /// <summary>The daemon reads one page after the other, and the next will come.</summary>
     public bool Flowing
     {
         get => Volatile.Read(ref _flowing);
@@ -41,33 +41,53 @@ internal sealed class PagesToSeal
         }
     }
 
+    /// <summary>Completes when so many events after a position are here that it is time to seal them.</summary>
+    public async Task Hold(long after, int events, CancellationToken cancellation)
+    {
+        while (true)
+        {
+            Task changed;
+            lock (_lock)
+            {
+                if (_pages.Count > 0 && _pages.Max(p => p.Last) - after >= events)
+                {
+                    return;
+                }
+
+                changed = _changed.Task;
+            }
+
+            await changed.WaitAsync(cancellation);
+        }
+    }
+
     /// <summary>Leaves a page to the sealer, if there is room.</summary>
-    public void Offer(EventPage page)
+    public void Offer(PageRows page)
     {
         lock (_lock)
         {
-            if (page.Events.Count > 0 && _bytes + page.Bytes <= MaxBytes)
+            if (_bytes + page.Bytes.Length <= MaxBytes)
             {
                 _pages.Enqueue(page);
-                _bytes += page.Bytes;
+                _bytes += page.Bytes.Length;
                 Change();
             }
         }
     }
 
     /// <summary>A page that holds the event after a position. Those that end before it are given up.</summary>
-    public EventPage? Find(long after)
+    public PageRows? Find(long after)
     {
         lock (_lock)
         {
             while (_pages.TryPeek(out var page))
             {
-                if (page.Events[^1].Position > after)
+                if (page.Last > after)
                 {
-                    return page.Events[0].Position <= after + 1 ? page : null;
+                    return page.First <= after + 1 ? page : null;
                 }
 
-                _bytes -= _pages.Dequeue().Bytes;
+                _bytes -= _pages.Dequeue().Bytes.Length;
             }
 
             return null;

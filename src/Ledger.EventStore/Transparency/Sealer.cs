@@ -177,8 +177,8 @@ public sealed partial class Sealer : IAsyncDisposable
 
     /// <summary>
     /// Seals page after page up to the head, and publishes on the way. Under a load of small commits it works once an interval,
-    /// so that what a checkpoint costs does not grow with their number; after a pause it works at once. While the daemon reads full
-    /// pages it follows behind and seals those.
+    /// so that what a checkpoint costs does not grow with their number; after a pause it works at once. Pages that the daemon has
+    /// copied it seals from memory, as soon as they are as many as it seals at once.
     /// </summary>
     private async Task CatchUp(long epoch)
     {
@@ -205,9 +205,9 @@ public sealed partial class Sealer : IAsyncDisposable
             {
                 await Task.WhenAny(changed, Task.Delay(Interval, _stopping.Token));
             }
-            else if (events < PageEvents && page is null)
+            else if (events < PageEvents)
             {
-                if (_published == _tree.Size && _checked)
+                if (page is null && _published == _tree.Size && _checked)
                 {
                     return;
                 }
@@ -221,7 +221,7 @@ public sealed partial class Sealer : IAsyncDisposable
     /// <exception cref="LogFencedException">Another node seals.</exception>
     internal Task<int> SealPage(long epoch, CancellationToken cancellation) => SealPage(epoch, null, cancellation);
 
-    private async Task<int> SealPage(long epoch, EventPage? page, CancellationToken cancellation)
+    private async Task<int> SealPage(long epoch, PageRows? page, CancellationToken cancellation)
     {
         var tree = _tree ?? await Load(cancellation);
         _tree = null; // until this has gone well
@@ -232,12 +232,24 @@ public sealed partial class Sealer : IAsyncDisposable
         Probe("read", false);
         await using (var connection = page is null ? await _database.OpenConnectionAsync(cancellation) : null)
         {
-            await using var rows = page?.Rows() ?? await StoredRow.Read(connection!, from, PageEvents, cancellation);
+            await using var read = page is null ? await StoredRow.Read(connection!, from, PageEvents, cancellation) : null;
+            var rows = read ?? new StoredRow(page!.Bytes);
             var commitments = new byte[LeafEnvelope.CommitmentsBytes];
             byte[] tenant = [], pseudonym = [];
-            while (await rows.Next(cancellation))
+            while (true)
             {
-                if (rows.PositionNumber <= from)
+                if (!await rows.Next(cancellation))
+                {
+                    if (page is null || (page = _pages.Find(tree.Size)) is null)
+                    {
+                        break;
+                    }
+
+                    rows = new StoredRow(page.Bytes);
+                    continue;
+                }
+
+                if (rows.PositionNumber <= tree.Size)
                 {
                     continue; // of a page, the part that is sealed
                 }
@@ -700,11 +712,15 @@ public sealed partial class Sealer : IAsyncDisposable
 
     private bool IsDue(TimeSpan after) => _lastPublished is not { } last || Stopwatch.GetElapsedTime(last) >= after;
 
+    /// <summary>Until it is time for the next checkpoint, or the daemon has left so much that it should not have to keep it.</summary>
     private async Task WaitUntilDue()
     {
         if (_lastPublished is { } last && Interval - Stopwatch.GetElapsedTime(last) is { Ticks: > 0 } rest)
         {
-            await Task.Delay(rest, _stopping.Token);
+            using var over = CancellationTokenSource.CreateLinkedTokenSource(_stopping.Token);
+            await Task.WhenAny(Task.Delay(rest, over.Token), _pages.Hold(_tree?.Size ?? long.MaxValue - 1, PageEvents, over.Token));
+            await over.CancelAsync();
+            _stopping.Token.ThrowIfCancellationRequested();
         }
     }
 

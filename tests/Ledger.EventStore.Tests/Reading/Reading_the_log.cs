@@ -75,12 +75,12 @@ public sealed class Reading_the_log(PostgresFixture postgres)
         await using var connection = await store.Database.OpenConnectionAsync(Ct);
         foreach (var (after, to, limit) in new (long, long, int)[] { (0, long.MaxValue, 1_000), (0, 90, 90), (3, 40, 1_000), (88, 1_000, 2), (90, 1_000, 5), (5, 5, 10), (9, 2, 10) })
         {
-            var page = await store.Reader.ReadFullPage(connection, after, to, limit, Ct);
+            var page = await store.Reader.CopyPage(connection, after, to, limit, Ct);
 
             Assert.Equal((await store.Reader.ReadPage(connection, after, to, limit, Ct)).Select(Told), page.Events.Select(Told));
         }
 
-        var all = (await store.Reader.ReadFullPage(connection, 0, 90, 90, Ct)).Events;
+        var all = (await store.Reader.CopyPage(connection, 0, 90, 90, Ct)).Events;
         Assert.Equal((90, 2, "00-yes", null), (all.Count, all.Count(e => e.Unreadable is not null), all[12].TraceParent, all[15].TraceParent));
         Assert.Equal(DateTimeOffset.MaxValue.Ticks / TimeSpan.TicksPerSecond, all[24].RecordedAt.Ticks / TimeSpan.TicksPerSecond);
 

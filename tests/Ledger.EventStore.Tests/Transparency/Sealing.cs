@@ -116,7 +116,7 @@ public sealed class A_sealed_log(PostgresFixture postgres)
     }
 
     [Fact]
-    public async Task is_made_of_what_the_daemon_has_read_where_it_has_read_full_pages()
+    public async Task is_made_of_what_the_daemon_has_read_where_it_has_copied_pages()
     {
         await using var log = await SealedStore.Make(postgres);
         var store = log.Store;
@@ -130,9 +130,10 @@ public sealed class A_sealed_log(PostgresFixture postgres)
         await Runs.Until(async () => await store.Value<long>("select size from log_checkpoint") == SealedStore.Events + 1, "it is at work");
         await appender.Append(Request("more", [.. Enumerable.Repeat(new Deposited("a", 1), 99)]), Ct);
         await using var connection = await store.Database.OpenConnectionAsync(Ct);
-        pages.Offer(await store.Reader.ReadFullPage(connection, 0, 50, 50, Ct)); // long sealed
-        pages.Offer(await store.Reader.ReadFullPage(connection, SealedStore.Events - 10, long.MaxValue, 60, Ct)); // begins before what is sealed
-        pages.Offer(await store.Reader.ReadFullPage(connection, SealedStore.Events + 70, long.MaxValue, 30, Ct)); // not the next
+        pages.Offer((await store.Reader.CopyPage(connection, 0, 50, 50, Ct)).Rows!); // long sealed
+        pages.Offer((await store.Reader.CopyPage(connection, SealedStore.Events - 10, long.MaxValue, 30, Ct)).Rows!); // begins before what is sealed
+        pages.Offer((await store.Reader.CopyPage(connection, SealedStore.Events + 20, long.MaxValue, 30, Ct)).Rows!); // sealed together with the one before
+        pages.Offer((await store.Reader.CopyPage(connection, SealedStore.Events + 70, long.MaxValue, 30, Ct)).Rows!); // not the next
         await store.Execute("update mt_events set data = '{\"account\":\"a\",\"amount\":2}' where seq_id in (740, 760)");
 
         sealer.Wake();
@@ -146,7 +147,7 @@ public sealed class A_sealed_log(PostgresFixture postgres)
     }
 
     [Fact]
-    public async Task follows_a_daemon_that_reads_full_pages()
+    public async Task follows_a_daemon_that_copies_pages()
     {
         await using var store = await TestStore.Create(postgres);
         await using var node = await TestNode.Start(store, TestNode.Quick with { MaxProjectionBatch = 16 });
