@@ -48,7 +48,7 @@ public sealed partial class GrpcProblems
         ["service-retired"] = GrpcCode.FailedPrecondition,
         ["too-many-prices"] = GrpcCode.FailedPrecondition,
         ["call-conflict"] = GrpcCode.AlreadyExists,
-        ["too-many-keys"] = GrpcCode.ResourceExhausted,
+        ["too-many-keys"] = GrpcCode.FailedPrecondition,
         ["key-expired"] = GrpcCode.FailedPrecondition,
         ["report-failed"] = GrpcCode.FailedPrecondition,
         ["version-conflict"] = GrpcCode.Aborted,
