@@ -86,7 +86,7 @@ internal static class CampaignsScenario
             bench.Add(sample);
         }
 
-        await node.Post($"/v1/campaigns/{id}/cancel");
+        await node.Post($"/v1/campaigns/{id:N}/cancel");
     }
 
     private static async Task Send(Bench bench, Node node, DemoGateway gateway, string figure, int latencyMilliseconds, int run)
