@@ -64,6 +64,12 @@ public sealed partial class Daemon : IAsyncDisposable
     /// </summary>
     public event Action? Appended;
 
+    /// <summary>
+    /// Raised when the connection that listens is gone: others that wait in pools are likely gone as well, and would each fail
+    /// whoever is given them next.
+    /// </summary>
+    public event Action? Disconnected;
+
     /// <summary>Raised by every heartbeat that reached the database.</summary>
     internal event Action<LogStatus>? LogSeen;
 
@@ -166,6 +172,7 @@ public sealed partial class Daemon : IAsyncDisposable
             {
                 LogUnlessExpected(exception);
                 _views.Forget();
+                Disconnected?.Invoke();
                 await Pause(_options.HeartbeatInterval);
             }
         }

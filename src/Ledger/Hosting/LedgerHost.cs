@@ -129,7 +129,8 @@ public static class LedgerHost
 
 /// <summary>Starts the event store before the first request is taken, and stops it after the last one is answered.</summary>
 internal sealed class StoreLifetime(
-    LedgerSettings settings, NpgsqlDataSource database, OwnerDatabase owner, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon, Sealer sealer)
+    LedgerSettings settings, NpgsqlDataSource database, AllTenantsDatabase allTenants, OwnerDatabase owner, SchemaMigrator migrator, Views views, Appender appender, Daemon daemon,
+    Sealer sealer)
     : IHostedLifecycleService
 {
     public async Task StartingAsync(CancellationToken cancellationToken)
@@ -146,6 +147,11 @@ internal sealed class StoreLifetime(
         await views.Register(cancellationToken);
         await Replay.Sweep(owner.Source, settings.Store, cancellationToken);
         appender.Committed += _ => daemon.Wake();
+        daemon.Disconnected += () =>
+        {
+            database.Clear();
+            allTenants.Source.Clear();
+        };
         sealer.Start();
         daemon.Start();
     }

@@ -34,7 +34,7 @@ public sealed class A_campaign_on_two_nodes(PostgresFixture postgres)
             new { errorPercent = 8, refusePercent = 2, hangPercent = 0.3, resetPercent = 1, garbagePercent = 0.5, latencyMilliseconds = 20, seed = chance.Next() });
         (string, string)[] environment =
         [
-            ("LEDGER_DB", database), ("LEDGER_HOME", home.Path), ("LEDGER_POOL_SIZE", "20"), ("LEDGER_GATEWAY_URL", gateway.Address.ToString()),
+            ("LEDGER_DB", database), ("LEDGER_HOME", home.Path), ("LEDGER_POOL_SIZE", "24"), ("LEDGER_GATEWAY_URL", gateway.Address.ToString()),
             ("LEDGER_GATEWAY_TOKEN", GatewayProcess.Token), ("LEDGER_GATEWAY_TIMEOUT_SECONDS", GatewaySeconds.ToString(CultureInfo.InvariantCulture)),
         ];
         var nodes = ImmutableArray.CreateRange(await Task.WhenAll(UpProcess.Start(database, environment), UpProcess.Start(database, environment)));

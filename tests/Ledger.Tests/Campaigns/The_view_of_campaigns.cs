@@ -4,6 +4,7 @@ using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Testing;
 using Ledger.Tests.Usage;
+using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 
 namespace Ledger.Tests.Campaigns;
@@ -70,7 +71,7 @@ public sealed class The_view_of_campaigns(PostgresFixture postgres, ITestOutputH
     {
         await using var node = new TestNode(postgres);
         await node.InitializeAsync();
-        var plan = await Plans.Of(node, Sql.Command(
+        var plan = await Plans.Of(node.Services.GetRequiredService<BackgroundDatabase>().Source, Sql.Command(
             WaitingMessages.TakeStatement, Sql.Value("t"), Sql.Value(Guid.Empty), Sql.Texts(["Europe/Berlin"]), Sql.Value(TestClock.Start), Sql.Value(3), Sql.Value(TimeSpan.FromSeconds(9))));
 
         Assert.Equal(["campaign_messages_due"], Plans.IndexesOn("campaign_messages", plan));

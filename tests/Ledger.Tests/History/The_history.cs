@@ -57,7 +57,9 @@ public sealed class The_history(TestNode node, ITestOutputHelper output) : IClas
         await node.Delete("/v1/segments/ends");
         await node.Delete("/v1/segments/moves");
 
-        var entries = (await node.Get(Of("moved", "&order=oldest"))).Is(HttpStatusCode.OK).Items.ToArray();
+        // Other tests roll segments out to everybody, too.
+        var entries = (await node.Get(Of("moved", "&order=oldest"))).Is(HttpStatusCode.OK).Items
+            .Where(e => e.GetProperty("segment").GetString() is "moves" or "ends").ToArray();
 
         Assert.Equal(
             ["user-joined-segment ends", "user-rolled-in moves", "user-rolled-out moves", "user-rolled-in moves", "user-removed-by-deletion ends", "user-removed-by-deletion moves"],

@@ -147,15 +147,20 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
         await own.Put("/v1/users/before", "{}");
         await own.CatchUp();
         await own.Post("/v1/projections/Users/pause", null);
-        await own.Put("/v1/users/after", "{}");
-        var views = own.Services.GetRequiredService<Views>();
-        Assert.True(await views.WaitFor(["Segments"], 2, TimeSpan.FromSeconds(30), Cancellation));
+        var (users, segments) = (1L, 1L);
+        while (users == segments) // a batch that was under way may still be folded
+        {
+            await own.Put($"/v1/users/after{segments}", "{}");
+            segments++;
+            Assert.True(await own.Services.GetRequiredService<Views>().WaitFor(["Segments"], segments, TimeSpan.FromSeconds(30), Cancellation));
+            users = (await own.Get("/v1/projections")).Items.Single(v => v.GetProperty("name").GetString() == "Users").GetProperty("position").GetInt64();
+        }
 
         var (code, written, _) = await Run(own, compare: true);
 
         Assert.Equal(0, code);
-        Assert.Contains("Users is what a replay of the log gives, at position 1.", written, StringComparison.Ordinal);
-        Assert.Contains("Segments is what a replay of the log gives, at position 2.", written, StringComparison.Ordinal);
+        Assert.Contains($"Users is what a replay of the log gives, at position {users}.", written, StringComparison.Ordinal);
+        Assert.Contains($"Segments is what a replay of the log gives, at position {segments}.", written, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -18,7 +18,7 @@ public sealed class A_database_in_trouble
         var chance = Patience.Chance(out var seed);
         await using var postgres = await OwnPostgres.Start();
         using var home = new TempFolder();
-        (string, string)[] environment = [("LEDGER_DB", postgres.ConnectionString), ("LEDGER_HOME", home.Path), ("LEDGER_SWEEP_SECONDS", "1"), ("LEDGER_POOL_SIZE", "20")];
+        (string, string)[] environment = [("LEDGER_DB", postgres.ConnectionString), ("LEDGER_HOME", home.Path), ("LEDGER_SWEEP_SECONDS", "1"), ("LEDGER_POOL_SIZE", "24")];
         var nodes = await Task.WhenAll(UpProcess.Start(postgres.ConnectionString, environment), UpProcess.Start(postgres.ConnectionString, environment));
         try
         {
@@ -63,7 +63,7 @@ public sealed class A_database_in_trouble
         await using var disk = await SmallDisk.Mount(megabytes: 96);
         using var home = new TempFolder();
         var postgres = await disk.StartPostgres();
-        (string, string)[] environment = [("LEDGER_DB", postgres.ConnectionString), ("LEDGER_HOME", home.Path), ("LEDGER_SWEEP_SECONDS", "1"), ("LEDGER_POOL_SIZE", "20")];
+        (string, string)[] environment = [("LEDGER_DB", postgres.ConnectionString), ("LEDGER_HOME", home.Path), ("LEDGER_SWEEP_SECONDS", "1"), ("LEDGER_POOL_SIZE", "24")];
         await using var node = await UpProcess.Start(postgres.ConnectionString, environment);
         using var swarm = await Swarm.Start(() => [node.Address], seed);
         var kept = Path.Combine(home.Path, "kept");
@@ -95,7 +95,7 @@ public sealed class A_database_in_trouble
         await using var disk = await SmallDisk.Mount(megabytes: 96);
         using var home = new TempFolder();
         var postgres = await disk.StartPostgres(walOnly: true);
-        (string, string)[] environment = [("LEDGER_DB", postgres.ConnectionString), ("LEDGER_HOME", home.Path), ("LEDGER_SWEEP_SECONDS", "1"), ("LEDGER_POOL_SIZE", "20")];
+        (string, string)[] environment = [("LEDGER_DB", postgres.ConnectionString), ("LEDGER_HOME", home.Path), ("LEDGER_SWEEP_SECONDS", "1"), ("LEDGER_POOL_SIZE", "24")];
         await using var node = await UpProcess.Start(postgres.ConnectionString, environment);
         using var swarm = await Swarm.Start(() => [node.Address], seed);
         var kept = Path.Combine(home.Path, "kept");

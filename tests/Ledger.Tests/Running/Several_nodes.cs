@@ -32,7 +32,7 @@ public sealed class Several_nodes(PostgresFixture postgres)
         var chance = Patience.Chance(out var seed);
         var database = await postgres.CreateDatabase();
         using var home = new TempFolder();
-        (string, string)[] environment = [("LEDGER_DB", database), ("LEDGER_HOME", home.Path), ("LEDGER_SWEEP_SECONDS", "1"), ("LEDGER_POOL_SIZE", "20")];
+        (string, string)[] environment = [("LEDGER_DB", database), ("LEDGER_HOME", home.Path), ("LEDGER_SWEEP_SECONDS", "1"), ("LEDGER_POOL_SIZE", "24")];
         var nodes = ImmutableList.CreateRange(await Task.WhenAll(Enumerable.Range(0, Nodes).Select(_ => UpProcess.Start(database, environment))));
         try
         {

@@ -244,9 +244,13 @@ public sealed class Listing_calls(TestNode node, ITestOutputHelper output) : ICl
 /// <summary>The plans of statements, as the service's own connections make them.</summary>
 internal static partial class Plans
 {
-    public static async Task<string> Of(TestNode node, NpgsqlBatchCommand command)
+    /// <summary>The plan of a statement of requests.</summary>
+    public static Task<string> Of(TestNode node, NpgsqlBatchCommand command) => Of(node.Services.GetRequiredService<NpgsqlDataSource>(), command);
+
+    /// <summary>The plan of a statement over one of a node's pools.</summary>
+    public static async Task<string> Of(NpgsqlDataSource database, NpgsqlBatchCommand command)
     {
-        await using var explain = node.Services.GetRequiredService<NpgsqlDataSource>().CreateCommand($"explain {command.CommandText}");
+        await using var explain = database.CreateCommand($"explain {command.CommandText}");
         foreach (NpgsqlParameter parameter in command.Parameters)
         {
             explain.Parameters.Add(parameter.Clone());
