@@ -54,6 +54,9 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
         (await _node.Post("/v1/services/v1/prices", new { currency = "USD", components = new[] { new { unit = Marker, price = "1" } } }, key)).Is(HttpStatusCode.Created);
         (await _node.Post("/v1/usage/calls/src/c2/void", new { reason = Marker }, key)).Is(HttpStatusCode.OK);
         var report = (await _node.Post("/v1/reports", new { kind = "memberships", month = "2026-11" }, key)).Is(HttpStatusCode.Created);
+        var (startsAt, endsAt) = (_node.Clock.Now.AddDays(1), _node.Clock.Now.AddDays(2));
+        var campaign = (await _node.Post("/v1/campaigns", new { name = Marker, text = Marker, audience = new { segments = new { any = new[] { "s1" } } }, startsAt, endsAt }, key))
+            .Is(HttpStatusCode.Created);
         await _node.Services.GetRequiredService<Ledger.Reports.ReportMaker>().MakeAll(Ct);
         await _node.CatchUp();
         while ((await _node.GetAsIs("/v1/log/checkpoint", key)).Position is not { } sealedUpTo || sealedUpTo < _node.Position)
@@ -65,7 +68,7 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
         foreach (var (name, value) in (ReadOnlySpan<(string, string)>)
         [
             ("userId", "u1"), ("slug", "s1"), ("serviceId", "v1"), ("source", "src"), ("id", "c1"), ("reportId", report.Headers["Location"].Split('/')[^1]),
-            ("keyId", _theirs.KeyId), ("streamId", "user-u1"), ("priceVersion", "1"), ("version", "1"), ("name", "Users"), ("level", "entries"), ("index", "000.p/1"), ("documentName", "v1"),
+            ("keyId", _theirs.KeyId), ("campaignId", campaign.Headers["Location"].Split('/')[^1]), ("streamId", "user-u1"), ("priceVersion", "1"), ("version", "1"), ("name", "Users"), ("level", "entries"), ("index", "000.p/1"), ("documentName", "v1"),
         ])
         {
             _ids[name] = value;
@@ -231,7 +234,7 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
     private async Task<IReadOnlyList<(string Path, string Text)>> Theirs()
     {
         var answers = new List<(string, string)>();
-        foreach (var path in (string[])["/v1/users/u1", "/v1/users/u1/segments", "/v1/segments", "/v1/segments/s1/members", "/v1/services/v1", "/v1/services/v1/prices", "/v1/usage/calls", "/v1/history", "/v1/streams/user-u1", $"/v1/keys/{_theirs.KeyId}"])
+        foreach (var path in (string[])["/v1/users/u1", "/v1/users/u1/segments", "/v1/segments", "/v1/segments/s1/members", "/v1/services/v1", "/v1/services/v1/prices", "/v1/usage/calls", "/v1/history", "/v1/streams/user-u1", "/v1/campaigns", $"/v1/keys/{_theirs.KeyId}"])
         {
             var text = (await _node.Get(path, _theirs.Bearer())).Is(HttpStatusCode.OK).Text;
             answers.Add((path, path.StartsWith("/v1/keys", StringComparison.Ordinal) ? $"{JsonElement.Parse(text).GetProperty("name")} {JsonElement.Parse(text).GetProperty("status")}" : text));
@@ -271,6 +274,8 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
         (_, "/v1/usage/unpriced/price") => [new { serviceId = "v1" }],
         (_, "/v1/reports") => [new { kind = "memberships", month = "2026-10", userId = "u1" }],
         (_, "/v1/keys") => [new { name = "mine", scopes = s_admin, tenant = "acme" }],
+        (_, "/v1/campaigns") => [new { name = "mine", text = "mine", audience = new { segments = new { any = new[] { "s1" } } }, endsAt = "2099-01-01T00:00:00Z" }],
+        ("PATCH", _) when path.StartsWith("/v1/campaigns/", StringComparison.Ordinal) => [new { name = "mine" }],
         _ => [new { }],
     };
 }

@@ -208,7 +208,7 @@ internal sealed class Wall : IAsyncDisposable
             {
                 "character varying" or "text" => $"'wall{number}'",
                 "bigint" => $"{long.MaxValue - 10 + number}",
-                "integer" or "smallint" or "numeric" => $"{number}",
+                "integer" or "smallint" or "numeric" or "double precision" => $"{number}",
                 "timestamp with time zone" => "now()",
                 "date" => "current_date",
                 "interval" => "interval '1 day'",
