@@ -23,6 +23,7 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
     /// <summary>Stands in all content of the other tenant, and in none of its ids.</summary>
     private const string Marker = "theirs-alone";
 
+    private static readonly string[] s_segments = ["s1"];
     private static readonly string[] s_admin = ["admin"];
 
     private readonly TestNode _node = new(postgres) { Auth = AccessMode.Required };
@@ -55,7 +56,7 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
         (await _node.Post("/v1/usage/calls/src/c2/void", new { reason = Marker }, key)).Is(HttpStatusCode.OK);
         var report = (await _node.Post("/v1/reports", new { kind = "memberships", month = "2026-11" }, key)).Is(HttpStatusCode.Created);
         var (startsAt, endsAt) = (_node.Clock.Now.AddDays(1), _node.Clock.Now.AddDays(2));
-        var campaign = (await _node.Post("/v1/campaigns", new { name = Marker, text = Marker, audience = new { segments = new { any = new[] { "s1" } } }, startsAt, endsAt }, key))
+        var campaign = (await _node.Post("/v1/campaigns", new { name = Marker, text = Marker, audience = new { segments = new { any = s_segments } }, startsAt, endsAt }, key))
             .Is(HttpStatusCode.Created);
         await _node.Services.GetRequiredService<Ledger.Reports.ReportMaker>().MakeAll(Ct);
         await _node.CatchUp();
@@ -274,7 +275,7 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
         (_, "/v1/usage/unpriced/price") => [new { serviceId = "v1" }],
         (_, "/v1/reports") => [new { kind = "memberships", month = "2026-10", userId = "u1" }],
         (_, "/v1/keys") => [new { name = "mine", scopes = s_admin, tenant = "acme" }],
-        (_, "/v1/campaigns") => [new { name = "mine", text = "mine", audience = new { segments = new { any = new[] { "s1" } } }, endsAt = "2099-01-01T00:00:00Z" }],
+        (_, "/v1/campaigns") => [new { name = "mine", text = "mine", audience = new { segments = new { any = s_segments } }, endsAt = "2099-01-01T00:00:00Z" }],
         ("PATCH", _) when path.StartsWith("/v1/campaigns/", StringComparison.Ordinal) => [new { name = "mine" }],
         _ => [new { }],
     };
