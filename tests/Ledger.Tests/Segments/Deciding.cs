@@ -1,3 +1,4 @@
+using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Keys;
@@ -252,8 +253,15 @@ public sealed class Every_event
         [typeof(ReportDeleted)] = [new ReportRequested("memberships", "2026-10", null)],
         [typeof(KeyRotated)] = [Conventions.EventSamples.Of(typeof(KeyCreated))],
         [typeof(KeyRevoked)] = [Conventions.EventSamples.Of(typeof(KeyCreated))],
+        [typeof(CampaignResumed)] = [new CampaignPaused()],
         [typeof(ServiceTitleReleased)] = [new ServiceTitleClaimed("T", "S")],
     };
+
+    private static readonly HashSet<Type> s_ofMessages =
+    [
+        typeof(RecipientsPinned), typeof(MessageSent), typeof(MessageDeferred), typeof(MessageFailed), typeof(MessageOutcomeUnknown), typeof(MessageSuppressed),
+        typeof(MessagesRequeued),
+    ];
 
     public static TheoryData<Type> All => [.. Ledger.Hosting.LedgerEvents.Types.All.Select(t => t.ClrType)];
 
@@ -292,6 +300,20 @@ public sealed class Every_event
         {
             var before = events[..^1].Aggregate(Report.Initial("S"), Report.Evolve);
             Assert.NotEqual(before.Status, Report.Evolve(before, events[^1]).Status);
+        }
+        else if (CampaignsFeature.Events.Any(e => e.Item1 == type))
+        {
+            Assert.Contains(type, new CampaignsProjection().Events);
+            var before = events[..^1].Aggregate(Campaign.Initial(Guid.Empty), Campaign.Evolve);
+            if (s_ofMessages.Contains(type))
+            {
+                Assert.Throws<InvalidOperationException>(() => Campaign.Evolve(before, events[^1])); // of a journal, not of the campaign
+            }
+            else
+            {
+                var after = Campaign.Evolve(before, events[^1]);
+                Assert.NotEqual(before with { Version = after.Version }, after);
+            }
         }
         else if (UsageViewsFeature.Events.Any(e => e.Item1 == type))
         {
