@@ -106,7 +106,7 @@ public sealed partial class Sessions(PostgresFixture postgres)
         await bash.StandardInput.WriteAsync(script);
         bash.StandardInput.Close();
         using var patience = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
-        patience.CancelAfter(TimeSpan.FromMinutes(5));
+        patience.CancelAfter(TimeSpan.FromMinutes(10));
         return await bash.StandardOutput.ReadToEndAsync(patience.Token);
     }
 
