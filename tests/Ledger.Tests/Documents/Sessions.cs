@@ -106,8 +106,15 @@ public sealed partial class Sessions(PostgresFixture postgres)
         await bash.StandardInput.WriteAsync(script);
         bash.StandardInput.Close();
         using var patience = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
-        patience.CancelAfter(TimeSpan.FromMinutes(5));
-        return await bash.StandardOutput.ReadToEndAsync(patience.Token);
+        patience.CancelAfter(TimeSpan.FromMinutes(10));
+        try
+        {
+            return await bash.StandardOutput.ReadToEndAsync(patience.Token);
+        }
+        finally
+        {
+            bash.Kill(entireProcessTree: true); // of one that took too long, what it had started would stay
+        }
     }
 
     /// <summary>What differs from run to run, made alike.</summary>
