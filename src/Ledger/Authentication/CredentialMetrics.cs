@@ -10,6 +10,9 @@ internal static class CredentialMetrics
     private static readonly Counter<long> Refused = Meter.CreateCounter<long>(
         "ledger.credentials.refused", "{refusal}", "Requests refused for who made them, by reason");
 
+    /// <summary>Shows that nobody was refused yet: so an alert sees the first refusal as an increase.</summary>
+    public static void Begin() => Refused.Add(0, new KeyValuePair<string, object?>("reason", "invalid"));
+
     /// <summary>Counts a refusal: a handful of reasons, and nothing of who it was.</summary>
     public static void Count(Rejection refusal) => Refused.Add(1, new KeyValuePair<string, object?>("reason", refusal.CountedAs ?? refusal.Code switch
     {

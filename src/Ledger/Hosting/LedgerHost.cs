@@ -152,6 +152,7 @@ internal sealed class StoreLifetime(
             database.Clear();
             allTenants.Source.Clear();
         };
+        CredentialMetrics.Begin();
         sealer.Start();
         daemon.Start();
     }

@@ -174,11 +174,18 @@ public sealed class Following_the_log(TestNode node) : IClassFixture<TestNode>
                 beats += (await f.Next())!.Comment is null ? 0 : 1;
             }
         }));
+        // The node's own heartbeat may just have seen the first event, which is a reason to look once.
+        var whileNothingHappens = -1;
+        for (var round = 0; round < 20 && whileNothingHappens != 0; round++)
+        {
+            using var none = new Reads(own);
+            await Task.WhenAll(followers.Select(async f => Assert.Null((await f.Next())!.Data)));
+            whileNothingHappens = none.Count;
+        }
+
+        Assert.Equal(0, whileNothingHappens);
+
         using var reads = new Reads(own);
-
-        await Task.WhenAll(followers.Select(async f => Assert.Null((await f.Next())!.Data)));
-        Assert.Equal(0, reads.Count);
-
         await own.Put("/v1/users/second", "{}");
         await Task.WhenAll(followers.Select(async f => Assert.Equal([2], Positions(await f.Events(1)))));
         Assert.InRange(reads.Count, 1, 5);

@@ -42,6 +42,7 @@ public sealed class An_account_that_is_no_superuser(PostgresFixture postgres)
             (await node.Post("/v1/segments", new { slug = "s", rolloutPercent = "50" })).Is(HttpStatusCode.Created);
             (await node.Import("s", string.Concat(Enumerable.Range(0, 1_000).Select(i => $"u{i}\n").Prepend("userId\n")))).Is(HttpStatusCode.OK); // by COPY
             (await node.Post("/v1/reports", new { kind = "memberships", month = "2026-11" })).Is(HttpStatusCode.Created);
+            await node.CatchUp(); // or it is not found waiting yet
             await node.Services.GetRequiredService<Ledger.Reports.ReportMaker>().MakeAll(Ct);
             head = await node.CatchUp();
             await node.Rebuild("Memberships");
