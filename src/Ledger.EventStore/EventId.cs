@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Security.Cryptography;
 using System.Text;
 
 namespace Ledger.EventStore;
@@ -9,8 +10,37 @@ namespace Ledger.EventStore;
 /// </summary>
 public static class EventId
 {
-    /// <summary>A fresh id.</summary>
-    public static Guid New() => Guid.CreateVersion7();
+    private const int FreshIdsAtOnce = 64;
+
+    [ThreadStatic]
+    private static byte[]? t_random;
+
+    [ThreadStatic]
+    private static int t_used;
+
+    /// <summary>A fresh id: milliseconds since 1970, then 74 random bits.</summary>
+    /// <remarks>
+    /// Random bytes are drawn for <see cref="FreshIdsAtOnce"/> ids at once. <see cref="Guid.CreateVersion7()"/> asks the kernel for each,
+    /// which was a twentieth of the CPU of an import.
+    /// </remarks>
+    public static Guid New()
+    {
+        const int size = 16;
+        t_random ??= new byte[FreshIdsAtOnce * size];
+        if (t_used == 0)
+        {
+            RandomNumberGenerator.Fill(t_random);
+        }
+
+        var bytes = t_random.AsSpan(t_used * size, size);
+        t_used = (t_used + 1) % FreshIdsAtOnce;
+        var milliseconds = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds();
+        BinaryPrimitives.WriteUInt32BigEndian(bytes, (uint)(milliseconds >> 16));
+        BinaryPrimitives.WriteUInt16BigEndian(bytes[4..], (ushort)milliseconds);
+        bytes[6] = (byte)((bytes[6] & 0x0F) | 0x70);
+        bytes[8] = (byte)((bytes[8] & 0x3F) | 0x80);
+        return new Guid(bytes, bigEndian: true);
+    }
 
     /// <summary>The id that belongs to a key: the same parts always give the same id, and no two lists of parts run together.</summary>
     public static Guid From(string tenantId, params ReadOnlySpan<string> keyParts)

@@ -57,4 +57,16 @@ public sealed class Event_ids
 
         Assert.Equal(ids.OrderBy(id => id.ToString(), StringComparer.Ordinal), ids);
     }
+
+    [Fact]
+    public void of_fresh_events_made_by_many_at_once_all_differ_and_say_when()
+    {
+        var before = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds();
+
+        var ids = Enumerable.Range(0, 100_000).AsParallel().Select(_ => EventId.New()).ToArray();
+
+        Assert.Equal(ids.Length, ids.Distinct().Count());
+        Assert.All(ids, id => Assert.InRange(Convert.ToInt64(id.ToString("N")[..12], 16), before, DateTimeOffset.UtcNow.ToUnixTimeMilliseconds()));
+        Assert.Equal(16, ids.Take(1_000).Select(id => id.ToString("N")[16..]).SelectMany(random => random[1..]).Distinct().Count());
+    }
 }

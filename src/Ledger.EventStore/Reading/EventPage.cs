@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Buffers.Binary;
 using System.Text;
 using System.Text.Json;
@@ -11,6 +12,8 @@ internal sealed record PageRows(byte[] Bytes, long First, long Last);
 internal sealed class EventPage
 {
     private const int TypicalRowBytes = 768;
+    private const int MaxKeptBytes = 16 * 1_024 * 1_024;
+    private static readonly ArrayPool<byte> s_gathering = ArrayPool<byte>.Create(MaxKeptBytes, maxArraysPerBucket: 1); // the shared one keeps one a thread
     private static readonly long s_epochTicks = new DateTime(2000, 1, 1, 0, 0, 0, DateTimeKind.Utc).Ticks; // PostgreSQL's
 
     /// <summary>Reads the events that a binary COPY of <see cref="StoredRow.Columns"/> consists of.</summary>
@@ -53,20 +56,33 @@ internal sealed class EventPage
     public PageRows? Rows { get; }
 
     /// <summary>All bytes of a COPY of about so many rows.</summary>
+    /// <remarks>They are gathered in a borrowed array: one of its own, with room to spare, is a large object that makes the collector run.</remarks>
     public static async Task<byte[]> ReadToEnd(Stream stream, int rows, CancellationToken cancellation)
     {
-        var (bytes, length) = (GC.AllocateUninitializedArray<byte>((rows + 1) * TypicalRowBytes), 0);
-        int read;
-        while ((read = await stream.ReadAsync(bytes.AsMemory(length), cancellation)) > 0)
+        var (bytes, length) = (s_gathering.Rent((rows + 1) * TypicalRowBytes), 0);
+        try
         {
-            length += read;
-            if (length == bytes.Length)
+            int read;
+            while ((read = await stream.ReadAsync(bytes.AsMemory(length), cancellation)) > 0)
             {
-                Array.Resize(ref bytes, 2 * length);
+                length += read;
+                if (length == bytes.Length)
+                {
+                    var larger = s_gathering.Rent(2 * length);
+                    bytes.CopyTo(larger, 0);
+                    s_gathering.Return(bytes);
+                    bytes = larger;
+                }
             }
-        }
 
-        return bytes;
+            var all = GC.AllocateUninitializedArray<byte>(length);
+            bytes.AsSpan(0, length).CopyTo(all);
+            return all;
+        }
+        finally
+        {
+            s_gathering.Return(bytes);
+        }
     }
 
     private static DateTimeOffset Instant(long microseconds) =>
