@@ -18,7 +18,6 @@ internal sealed class PagesToSeal
     /// <summary>The daemon reads one page after the other, and the next will come.</summary>
     public bool Flowing
     {
-        get => Volatile.Read(ref _flowing);
         set
         {
             lock (_lock)
@@ -38,6 +37,15 @@ internal sealed class PagesToSeal
             {
                 return _changed.Task;
             }
+        }
+    }
+
+    /// <summary>The page with the event after a position is on its way; false when a later one is here already, as there was no room for it.</summary>
+    public bool MayCome(long after)
+    {
+        lock (_lock)
+        {
+            return _flowing && !_pages.Any(p => p.Last > after);
         }
     }
 

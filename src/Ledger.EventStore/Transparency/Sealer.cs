@@ -191,10 +191,10 @@ public sealed partial class Sealer : IAsyncDisposable
         await WaitUntilDue();
         while (!_stopping.IsCancellationRequested && _leading() == epoch)
         {
-            var (changed, isFlowing) = (_pages.Changed, _pages.Flowing);
+            var changed = _pages.Changed;
             _tree ??= await Load(_stopping.Token);
             var page = _pages.Find(_tree.Size);
-            var waits = page is null && isFlowing && !IsDue(2 * Interval);
+            var waits = page is null && _pages.MayCome(_tree.Size) && !IsDue(2 * Interval);
             var events = waits ? 0 : await SealPage(epoch, page, _stopping.Token);
             if (IsDue(Interval) && (_published != _tree.Size || !_checked))
             {

@@ -1,37 +1,44 @@
 using Ledger.EventStore.Tests.Support;
-using Ledger.Testing;
-using static Ledger.EventStore.Tests.Support.TestStore;
 
 namespace Ledger.EventStore.Tests.Transparency;
 
-public sealed class Handing_pages_over(PostgresFixture postgres)
+public sealed class Handing_pages_over
 {
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     [Fact]
-    public async Task keeps_no_more_than_there_is_room_for()
+    public void keeps_no_more_than_there_is_room_for()
     {
-        await using var store = await TestStore.Create(postgres);
-        await store.StartAppender().Append(Request("a", [.. Enumerable.Repeat(new Ignored(), 100)]), Ct);
-        await using var connection = await store.Database.OpenConnectionAsync(Ct);
         var pages = new PagesToSeal();
-        var (room, kept) = (PagesToSeal.MaxBytes, 0L);
-        for (var after = 0L; after < 100; after++)
-        {
-            await using var copy = await StoredRow.Open(connection, after, 1, Ct);
-            var page = new EventPage(await EventPage.ReadToEnd(copy, rows: 4_000, Ct), TestEvents.Types); // room for that many
-            pages.Offer(page.Rows!);
-            room -= page.Rows!.Bytes.Length;
-            kept += room >= 0 ? 1 : 0;
-        }
+        var half = new byte[PagesToSeal.MaxBytes / 2];
 
-        Assert.InRange(kept, 1, 99);
-        Assert.NotNull(pages.Find(kept - 1));
-        Assert.Null(pages.Find(kept));
-        pages.Offer((await store.Reader.CopyPage(connection, kept, long.MaxValue, 10, Ct)).Rows!); // there is room again
-        Assert.NotNull(pages.Find(kept));
+        pages.Offer(new PageRows(half, 1, 10));
+        pages.Offer(new PageRows(half, 11, 20));
+        pages.Offer(new PageRows([0], 21, 21));
+
+        Assert.NotNull(pages.Find(after: 19));
+        Assert.Null(pages.Find(after: 20));
+        pages.Offer(new PageRows([0], 21, 21)); // there is room again
+        Assert.NotNull(pages.Find(after: 20));
         pages.Clear();
-        Assert.Null(pages.Find(kept));
+        Assert.Null(pages.Find(after: 20));
+    }
+
+    [Fact]
+    public void says_whether_the_next_may_still_come()
+    {
+        var pages = new PagesToSeal();
+        Assert.False(pages.MayCome(after: 100));
+
+        pages.Flowing = true;
+        Assert.True(pages.MayCome(after: 100));
+
+        pages.Offer(new PageRows([], 51, 100));
+        Assert.True(pages.MayCome(after: 100)); // what is here was sealed
+
+        pages.Offer(new PageRows([], 201, 300)); // those in between were not kept
+        Assert.False(pages.MayCome(after: 100));
+        Assert.True(pages.MayCome(after: 300));
     }
 
     [Fact]

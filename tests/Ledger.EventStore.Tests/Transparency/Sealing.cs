@@ -163,7 +163,7 @@ public sealed class A_sealed_log(PostgresFixture postgres)
 
         await SoundLog.Assert_(store);
         await node.AssertViewsEqualTheLog();
-        Assert.False(node.Daemon.ToSeal.Flowing);
+        Assert.False(node.Daemon.ToSeal.MayCome(head));
     }
 
     [Fact]
