@@ -15,7 +15,7 @@ internal static class ExportFile
     /// was read.
     /// </summary>
     public static async IAsyncEnumerable<ReadOnlyMemory<byte>> Lines(
-        string folder, string name, long bytes, string sha256, Action<string> wrong, [EnumeratorCancellation] CancellationToken cancellation)
+        string folder, string name, long length, string sha256, Action<string> wrong, [EnumeratorCancellation] CancellationToken cancellation)
     {
         var path = Path.Combine(folder, name);
         if (!File.Exists(path))
@@ -26,9 +26,9 @@ internal static class ExportFile
 
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         await using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
-        if (file.Length != bytes)
+        if (file.Length != length)
         {
-            wrong($"{name} has {file.Length} bytes, and not {bytes}.");
+            wrong($"{name} has {file.Length} bytes, and not {length}.");
         }
 
         var pipe = PipeReader.Create(file, new StreamPipeReaderOptions(bufferSize: ReadBytes));
@@ -41,10 +41,13 @@ internal static class ExportFile
                 while (buffer.PositionOf((byte)'\n') is { } end)
                 {
                     var line = buffer.Slice(0, end).ToArray();
-                    hash.AppendData(line);
-                    hash.AppendData("\n"u8);
                     buffer = buffer.Slice(buffer.GetPosition(1, end));
                     yield return line;
+                }
+
+                foreach (var bytes in read.Buffer.Slice(0, buffer.Start))
+                {
+                    hash.AppendData(bytes.Span);
                 }
 
                 if (buffer.Length > ExportManifest.MaxLineBytes)

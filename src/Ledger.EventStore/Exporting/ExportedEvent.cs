@@ -123,9 +123,9 @@ internal static class ExportedEvent
         return 0;
     });
 
-    /// <summary>Reads a line into a row of <see cref="StoredRow.Columns"/>, as the database would send it; returns whose event it is.</summary>
+    /// <summary>Reads a line into a row of <see cref="StoredRow.Columns"/>, as the database would send it; returns whose event it is, and which of which stream.</summary>
     /// <exception cref="FormatException">The line is no event.</exception>
-    public static string? Read(ReadOnlyMemory<byte> line, CopyRows rows) => Parse(line, e =>
+    public static (string? TenantId, string? StreamId, long Version) Read(ReadOnlyMemory<byte> line, CopyRows rows) => Parse(line, e =>
     {
         rows.BeginRow(StoredRow.ColumnCount);
         rows.Bigint(e.Position);
@@ -143,7 +143,7 @@ internal static class ExportedEvent
         rows.Jsonb(e.Headers);
         rows.Bytes(e.Binary);
         rows.Boolean(e.IsArchived);
-        return e.TenantId;
+        return (e.TenantId, e.StreamId, e.Version);
     });
 
     /// <summary>Reads which version of which stream a line holds.</summary>

@@ -1,8 +1,5 @@
-using System.Buffers.Binary;
 using System.Collections.Concurrent;
 using System.Runtime.CompilerServices;
-using System.Security.Cryptography;
-using System.Text;
 using System.Text.Json;
 
 namespace Ledger.EventStore;
@@ -20,6 +17,7 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
     private readonly ExportManifest _manifest;
     private readonly ConcurrentDictionary<string, int> _faults = [];
     private readonly ConcurrentDictionary<string, bool> _tenants = [];
+    private readonly StreamVersions _streams = new();
     private readonly Dictionary<string, byte[]> _pseudonyms = [];
     private readonly Dictionary<string, ExportedTable> _tables = [];
 
@@ -104,6 +102,7 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
         return _manifest.Bytes != files ? $"{ExportManifest.FileName} says {_manifest.Bytes} bytes, but names files of {files}."
             : !_manifest.Tenants.SequenceEqual(_tenants.Keys.Order(StringComparer.Ordinal)) ? $"{ExportManifest.FileName} names other tenants than the events have."
             : _manifest.Position > 0 && _tables["log_checkpoint"].Count == 0 ? "The export has no signed checkpoint: nothing of it is proven."
+            : _streams.FollowUpTo(_manifest.Position) ? null
             : await FindBrokenStream(cancellation);
     }
 
@@ -199,6 +198,7 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
     private async IAsyncEnumerable<byte[]> ReadEvents(long after, long limit, [EnumeratorCancellation] CancellationToken cancellation)
     {
         var rows = new CopyRows();
+        var versions = new List<(Guid, long)>();
         try
         {
             foreach (var segment in _manifest.Segments.Where(s => s.LastPosition > after && s.FirstPosition <= after + limit))
@@ -212,7 +212,7 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
                         continue;
                     }
 
-                    if (Read(line, rows) is { } what)
+                    if (Read(line, rows, versions) is { } what)
                     {
                         yield return rows.ToArray();
                         throw new NotAnEventException(position, $"Line {position - segment.FirstPosition + 1} of {segment.File} should be an event, but {what}.");
@@ -232,6 +232,7 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
                 }
             }
 
+            _streams.Add(after, versions);
             yield return [.. rows.ToArray(), .. s_copyTrailer];
         }
         finally
@@ -240,15 +241,17 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
         }
     }
 
-    private string? Read(ReadOnlyMemory<byte> line, CopyRows rows)
+    private string? Read(ReadOnlyMemory<byte> line, CopyRows rows, List<(Guid Stream, long Version)> versions)
     {
         try
         {
-            if (ExportedEvent.Read(line, rows) is { } tenant)
+            var (tenant, stream, version) = ExportedEvent.Read(line, rows);
+            if (tenant is not null)
             {
                 _tenants.TryAdd(tenant, true);
             }
 
+            versions.Add((StreamVersions.Key(tenant ?? "", stream ?? ""), version)); // one without is found by who reads the rows
             return null;
         }
         catch (FormatException exception)
@@ -257,13 +260,10 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
         }
     }
 
-    /// <summary>
-    /// The versions of every stream are 1, 2, 3, … in the order of positions. A stream is known by a hash of its name here, which
-    /// takes some 50 bytes a stream.
-    /// </summary>
+    /// <summary>Finds the first event that does not follow the one before in its stream, or else what was changed since it was read before.</summary>
     private async Task<string?> FindBrokenStream(CancellationToken cancellation)
     {
-        var versions = new Dictionary<UInt128, long>();
+        var versions = new Dictionary<Guid, long>();
         foreach (var segment in _manifest.Segments)
         {
             var position = segment.FirstPosition - 1;
@@ -271,7 +271,7 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
             {
                 position++;
                 var (tenant, stream, version) = ExportedEvent.ReadVersion(line);
-                var key = BinaryPrimitives.ReadUInt128BigEndian(SHA256.HashData(Encoding.UTF8.GetBytes($"{tenant?.Length}:{tenant}{stream}")));
+                var key = StreamVersions.Key(tenant ?? "", stream ?? "");
                 var before = versions.GetValueOrDefault(key);
                 if (version != before + 1)
                 {
@@ -282,7 +282,7 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
             }
         }
 
-        return FirstFault; // a file that was changed since it was verified
+        return FirstFault;
     }
 
     private void Note(string what) => _faults.TryAdd(what, _faults.Count);

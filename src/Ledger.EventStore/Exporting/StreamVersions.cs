@@ -1,0 +1,45 @@
+namespace Ledger.EventStore;
+
+/// <summary>
+/// Checks that the versions of every stream are 1, 2, 3, … in the order of positions, of pieces of a log that come in any order. A
+/// stream is known by a hash of its name here, which takes some 50 bytes a stream.
+/// </summary>
+internal sealed class StreamVersions
+{
+    private readonly Lock _lock = new();
+    private readonly Dictionary<Guid, long> _newest = [];
+    private readonly Dictionary<long, List<(Guid Stream, long Version)>> _early = [];
+    private long _position;
+    private bool _isBroken;
+
+    /// <summary>What stands for a stream in a piece.</summary>
+    public static Guid Key(string tenantId, string streamId) => EventId.From(tenantId, streamId);
+
+    /// <summary>Takes in the events that follow a position; those that come before what they follow wait for it.</summary>
+    public void Add(long after, List<(Guid Stream, long Version)> events)
+    {
+        lock (_lock)
+        {
+            _early[after] = events;
+            while (_early.Remove(_position, out var next) && next.Count > 0)
+            {
+                foreach (var (stream, version) in next)
+                {
+                    _isBroken |= version != _newest.GetValueOrDefault(stream) + 1;
+                    _newest[stream] = version;
+                }
+
+                _position += next.Count;
+            }
+        }
+    }
+
+    /// <summary>All events up to a position were there, each of them the next of its stream.</summary>
+    public bool FollowUpTo(long position)
+    {
+        lock (_lock)
+        {
+            return !_isBroken && _position == position;
+        }
+    }
+}
