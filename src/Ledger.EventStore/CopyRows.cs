@@ -108,6 +108,19 @@ public sealed class CopyRows : IDisposable
         Write(utf8);
     }
 
+    /// <summary>A jsonb that is null when there is no text.</summary>
+    public void JsonbOrNull(ReadOnlySpan<byte> utf8)
+    {
+        if (utf8.IsEmpty)
+        {
+            LengthOf(NullLength);
+        }
+        else
+        {
+            Jsonb(utf8);
+        }
+    }
+
     /// <summary>A jsonb that may be null.</summary>
     public void Jsonb(string? value)
     {

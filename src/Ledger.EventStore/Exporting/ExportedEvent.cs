@@ -1,7 +1,9 @@
 using System.Buffers;
 using System.Globalization;
+using System.Runtime.InteropServices;
 using System.Text.Encodings.Web;
 using System.Text.Json;
+using System.Text.Unicode;
 using Npgsql;
 
 namespace Ledger.EventStore;
@@ -109,7 +111,7 @@ internal static class ExportedEvent
         events.Text(e.DotnetType);
         events.Text(e.CorrelationId);
         events.Text(e.CausationId);
-        events.Jsonb(e.Headers);
+        events.JsonbOrNull(e.Headers);
         events.Text(e.Actor);
         events.Boolean(e.IsArchived);
         if (e.Version == 1)
@@ -140,7 +142,7 @@ internal static class ExportedEvent
         rows.Text(e.DotnetType);
         rows.Text(e.CorrelationId);
         rows.Text(e.CausationId);
-        rows.Jsonb(e.Headers);
+        rows.JsonbOrNull(e.Headers);
         rows.Bytes(e.Binary);
         rows.Boolean(e.IsArchived);
         return (e.TenantId, e.StreamId, e.Version);
@@ -228,7 +230,7 @@ internal static class ExportedEvent
 
         public string? DotnetType => Text(7);
 
-        public string Data => Required(8).GetRawText();
+        public ReadOnlySpan<byte> Data => Json(Required(8));
 
         public byte[]? Binary => Has(9) ? _values[9].GetBytesFromBase64() : null;
 
@@ -241,9 +243,15 @@ internal static class ExportedEvent
 
         public string? CausationId => Text(13);
 
-        public string? Headers => Has(14) ? _values[14].GetRawText() : null;
+        public ReadOnlySpan<byte> Headers => Has(14) ? Json(_values[14]) : default;
 
         public bool IsArchived => Has(15) && _values[15].GetBoolean();
+
+        private static ReadOnlySpan<byte> Json(JsonElement value)
+        {
+            var utf8 = JsonMarshal.GetRawUtf8Value(value);
+            return Utf8.IsValid(utf8) ? utf8 : throw new FormatException("it holds text that is no Unicode");
+        }
 
         private bool Has(int field) => _values[field].ValueKind != JsonValueKind.Undefined;
 
