@@ -19,6 +19,9 @@ public enum DatabaseRole
 /// <summary>Connections as the event store needs them.</summary>
 public static class EventStoreDatabase
 {
+    /// <summary>How often a connection that nobody uses is asked whether it is still there.</summary>
+    internal const int KeepAliveSeconds = 10;
+
     /// <summary>Statements each connection keeps prepared.</summary>
     public const int MaxPreparedStatements = 200;
 
@@ -69,7 +72,7 @@ public static class EventStoreDatabase
                 AutoPrepareMinUsages = 2,
                 MaxPoolSize = maxPoolSize,
                 CommandTimeout = given.CommandTimeout is > 0 and var asked && asked < statementSeconds ? asked : statementSeconds,
-                KeepAlive = 10,
+                KeepAlive = KeepAliveSeconds,
                 NoResetOnClose = true, // nothing here leaves a setting or a lock behind, and resetting is three statements a use
                 Timezone = "UTC",
                 IncludeErrorDetail = false,

@@ -24,7 +24,7 @@ public static class PooledDatabase
                 MaxAutoPrepare = 0,
                 ApplicationName = applicationName,
                 MaxPoolSize = maxPoolSize,
-                KeepAlive = 10,
+                KeepAlive = EventStoreDatabase.KeepAliveSeconds,
                 NoResetOnClose = true, // it would reset a connection that is somebody else's by then
                 Timezone = "UTC",
                 IncludeErrorDetail = false,

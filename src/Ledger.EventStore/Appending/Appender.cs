@@ -1,3 +1,4 @@
+using System.Data;
 using System.Diagnostics;
 using System.Text;
 using System.Threading.Channels;
@@ -226,7 +227,7 @@ public sealed partial class Appender : IAsyncDisposable
                 await DropConnection();
                 trustBegun = false;
             }
-            catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception) || DatabaseErrors.IsNumberTaken(exception))
+            catch (Exception exception) when (IsUnavailable(exception) || DatabaseErrors.IsNumberTaken(exception))
             {
                 await DropConnection();
                 // Counted from the first failure: the batches that queued up meanwhile don't each wait as long again.
@@ -289,7 +290,19 @@ public sealed partial class Appender : IAsyncDisposable
         }
     }
 
-    private async Task<NpgsqlConnection> Connect() => _connection ??= await _database.OpenConnectionAsync();
+    private async Task<NpgsqlConnection> Connect()
+    {
+        if (_connection is { State: not ConnectionState.Open })
+        {
+            await DropConnection(); // Npgsql has noticed between two batches that it is lost
+        }
+
+        return _connection ??= await _database.OpenConnectionAsync();
+    }
+
+    /// <summary>The connection may also be found to be lost before anything was sent: then what Npgsql says is only that it isn't open.</summary>
+    private bool IsUnavailable(Exception exception) =>
+        DatabaseErrors.IsUnavailable(exception) || (exception is InvalidOperationException && _connection is { State: not ConnectionState.Open });
 
     /// <summary>
     /// Gives the connection up for good, and the pool's idle ones, which a restart of the server would have broken too. An open

@@ -37,6 +37,21 @@ public sealed class A_lost_connection(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task while_nothing_is_stored_does_not_fail_the_next_request()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var proxy = new FaultProxy(store.ConnectionString);
+        var appender = store.StartAppender(proxy: proxy);
+        await appender.Append(Request("a", new Ignored()), Ct);
+
+        proxy.CutAll();
+        await Task.Delay(TimeSpan.FromSeconds(EventStoreDatabase.KeepAliveSeconds + 2), Ct); // until Npgsql has noticed by itself
+
+        Assert.Equal(AppendOutcome.Appended, (await appender.Append(Request("a", new Ignored()), Ct)).Outcome);
+        Assert.Equal(2, await store.Reader.ReadHead(Ct));
+    }
+
+    [Fact]
     public async Task before_the_commit_lets_another_node_have_the_key_first()
     {
         await using var store = await TestStore.Create(postgres);
