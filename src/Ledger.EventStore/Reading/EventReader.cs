@@ -122,6 +122,22 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return (long)(await command.ExecuteScalarAsync(cancellation))!;
     }
 
+    /// <summary>Whether a tenant has an event of one of some types after a position. Costs the log after that position, which is what a view lags.</summary>
+    public async Task<bool> HasAny(string tenantId, string[] typeNames, long afterPosition, CancellationToken cancellation = default)
+    {
+        await using var batch = TenantScope.Batch(
+            database, tenantId, new NpgsqlBatchCommand("select exists (select from mt_events e where e.seq_id > $1 and e.tenant_id = $2 and e.type = any($3))")
+            {
+                Parameters =
+                {
+                    new NpgsqlParameter<long> { TypedValue = afterPosition }, new NpgsqlParameter<string> { TypedValue = tenantId },
+                    new NpgsqlParameter<string[]> { TypedValue = typeNames },
+                },
+            });
+        await using var reader = await batch.Read(cancellation);
+        return await reader.ReadAsync(cancellation) && reader.GetBoolean(0);
+    }
+
     /// <summary>When the event at a position was recorded, or null when the log does not reach that far.</summary>
     public async Task<DateTimeOffset?> RecordedAt(long position, CancellationToken cancellation = default)
     {

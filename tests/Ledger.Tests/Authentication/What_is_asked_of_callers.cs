@@ -1,5 +1,6 @@
 using System.Net;
 using Ledger.Authentication;
+using Ledger.EventStore;
 using Ledger.Grpc;
 using Ledger.Hosting;
 using Ledger.Http;
@@ -330,6 +331,27 @@ public sealed class A_node_without_credentials(PostgresFixture postgres)
         await using var off = new TestNode(postgres) { Auth = AccessMode.Off, Settings = s => s with { Urls = "http://0.0.0.0:0" } };
         await off.InitializeAsync();
         (await off.GetAsIs("/v1/users")).Is(HttpStatusCode.OK);
+    }
+
+    [Fact]
+    public async Task Knows_whether_there_are_keys_while_the_view_of_keys_is_behind()
+    {
+        await using var first = new TestNode(postgres);
+        await first.InitializeAsync();
+        (await first.Post("/v1/projections/Keys/pause", null)).Is(HttpStatusCode.Accepted);
+        await first.Put("/v1/users/u", "{}");
+
+        await using var open = await first.StartBeside();
+        (await open.GetAsIs("/v1/users")).Is(HttpStatusCode.OK);
+
+        var (made, _) = await new CreateKey("somebody", ScopeNames.Of(Scopes.Admin), Ledger.Requests.DefaultTenant, null).Run(
+            new CommandContext(Ledger.Requests.DefaultTenant, "command line", null), first.Services.GetRequiredService<CommandHandler>(),
+            first.Services.GetRequiredService<EventReader>(), first.Services.GetRequiredService<LedgerClock>(), TestContext.Current.CancellationToken);
+        Assert.Null(made.Rejection);
+        await using var closed = await first.StartBeside();
+        (await closed.GetAsIs("/v1/users")).IsProblem(401, "unauthorized");
+        var keys = (await first.GetAsIs("/v1/projections")).Items.Single(v => v.GetProperty("name").GetString() == "Keys");
+        Assert.True(keys.GetProperty("lagEvents").GetInt64() > 0, "The view shows the key already.");
     }
 
     [Fact]
