@@ -2,6 +2,7 @@ using System.CommandLine;
 using Ledger.Authentication;
 using Ledger.EventStore;
 using Ledger.Keys;
+using Microsoft.AspNetCore.Connections;
 using Npgsql;
 
 namespace Ledger.Hosting;
@@ -171,6 +172,11 @@ public static class Verbs
                     or PostgresNotFoundException or PrivateClusterException or SigningKeyException)
                 {
                     await errors.WriteLineAsync(exception.Message);
+                    return 1;
+                }
+                catch (IOException exception) when (exception.InnerException is AddressInUseException)
+                {
+                    await errors.WriteLineAsync($"{exception.Message.TrimEnd('.')}. LEDGER_URLS and LEDGER_GRPC_URLS name other addresses.");
                     return 1;
                 }
                 catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception))
