@@ -52,7 +52,7 @@ public sealed class The_view_of_the_history(PostgresFixture postgres, ITestOutpu
         var random = new Random(LongTests.Seed);
         // Positions close together and far apart; segments and actors that are common, rare, and never together.
         var log = new List<RecordedEvent>();
-        for (var position = 1L + random.Next(300); log.Count < 3_000; position += random.Next(50) == 0 ? random.Next(5_000) : 1 + random.Next(3))
+        for (var position = 1L + random.Next(300); log.Count < 3_000; position += 1 + (random.Next(50) == 0 ? random.Next(5_000) : random.Next(3)))
         {
             var segment = $"s{(int)Math.Log2(1 + random.Next(1_000))}";
             var actor = log.Count % 400 < 200 ? "early" : random.Next(40) == 0 ? "rare" : segment == "s9" ? "late" : "common";
