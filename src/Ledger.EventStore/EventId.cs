@@ -34,7 +34,7 @@ public static class EventId
 
         var bytes = t_random.AsSpan(t_used * size, size);
         t_used = (t_used + 1) % FreshIdsAtOnce;
-        var milliseconds = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds();
+        var milliseconds = TimeProvider.System.GetUtcNow().ToUnixTimeMilliseconds();
         BinaryPrimitives.WriteUInt32BigEndian(bytes, (uint)(milliseconds >> 16));
         BinaryPrimitives.WriteUInt16BigEndian(bytes[4..], (ushort)milliseconds);
         bytes[6] = (byte)((bytes[6] & 0x0F) | 0x70);

@@ -74,6 +74,7 @@ public sealed class A_database_in_trouble
         {
             await disk.Fill();
             await Patience.Until(() => Task.FromResult(swarm.Refusals.ContainsKey("503 store-unavailable")), "a command is refused");
+            await Patience.Until(() => swarm.IsStill(TimeSpan.FromSeconds(1)), "pages that were there have no room either");
             await AssertRefused(node.Client, queriesWork: true);
             Assert.True(await disk.IsFull(), "The disk is not full any more.");
             await disk.MakeRoom();

@@ -71,6 +71,14 @@ internal sealed class Swarm : IDisposable
         return swarm;
     }
 
+    /// <summary>Whether nothing is acknowledged for a while.</summary>
+    public async Task<bool> IsStill(TimeSpan time)
+    {
+        var before = Commands;
+        await Task.Delay(time);
+        return Commands == before;
+    }
+
     /// <summary>Returns when the clients have been acknowledged so many commands more.</summary>
     public async Task Acknowledges(int more)
     {
