@@ -122,16 +122,16 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return (long)(await command.ExecuteScalarAsync(cancellation))!;
     }
 
-    /// <summary>Whether a tenant has an event of one of some types after a position. Costs the log after that position, which is what a view lags.</summary>
-    public async Task<bool> HasAny(string tenantId, string[] typeNames, long afterPosition, CancellationToken cancellation = default)
+    /// <summary>Whether a tenant has a stream whose id lies between two, the first of them included. One look at the primary key.</summary>
+    public async Task<bool> HasStreamBetween(string tenantId, string fromId, string belowId, CancellationToken cancellation = default)
     {
         await using var batch = TenantScope.Batch(
-            database, tenantId, new NpgsqlBatchCommand("select exists (select from mt_events e where e.seq_id > $1 and e.tenant_id = $2 and e.type = any($3))")
+            database, tenantId, new NpgsqlBatchCommand("select exists (select from mt_streams s where s.tenant_id = $1 and s.id >= $2 and s.id < $3)")
             {
                 Parameters =
                 {
-                    new NpgsqlParameter<long> { TypedValue = afterPosition }, new NpgsqlParameter<string> { TypedValue = tenantId },
-                    new NpgsqlParameter<string[]> { TypedValue = typeNames },
+                    new NpgsqlParameter<string> { TypedValue = tenantId }, new NpgsqlParameter<string> { TypedValue = fromId },
+                    new NpgsqlParameter<string> { TypedValue = belowId },
                 },
             });
         await using var reader = await batch.Read(cancellation);

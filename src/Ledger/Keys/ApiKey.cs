@@ -77,6 +77,10 @@ public sealed record ApiKey(string Id)
     /// <summary>The stream of a key, among those of the tenant <c>*DEFAULT*</c>.</summary>
     public static StreamKey StreamOf(string id) => new(Requests.DefaultTenant, $"key-{id}");
 
+    /// <summary>Whether there is a stream of any key. Ids are of lower-case hex digits, so streams lie between these in every collation.</summary>
+    public static Task<bool> WereEverMade(EventReader log, CancellationToken cancellation) =>
+        log.HasStreamBetween(Requests.DefaultTenant, StreamOf("0").StreamId, StreamOf("g").StreamId, cancellation);
+
     /// <summary>The key a stream belongs to.</summary>
     public static string IdOf(string streamId) => streamId["key-".Length..];
 

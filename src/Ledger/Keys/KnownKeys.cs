@@ -13,7 +13,7 @@ namespace Ledger.Keys;
 /// older than <see cref="RefreshAfter"/>, beside the request, and before it is answered when it is older than
 /// <see cref="MaxAge"/>: so a revocation holds everywhere within a second, and a key that is in use makes nobody wait.
 /// </summary>
-public sealed class KnownKeys(EventReader log, KeysReader view, LedgerClock clock, KeyUses uses) : ICredentials, IDisposable
+public sealed class KnownKeys(EventReader log, LedgerClock clock, KeyUses uses) : ICredentials, IDisposable
 {
     /// <summary>Keys kept in memory; past that the memory starts anew.</summary>
     public const int MaxKnown = 10_000;
@@ -58,12 +58,7 @@ public sealed class KnownKeys(EventReader log, KeysReader view, LedgerClock cloc
     public bool Recognises(ReadOnlySpan<char> token) => KeySecret.Recognises(token);
 
     /// <inheritdoc/>
-    public async Task<bool> AreConfigured(CancellationToken cancellation)
-    {
-        // The view may be far behind, after a crash under load for one: what it does not show yet is looked up in the log.
-        var (position, rows) = await view.List(Requests.DefaultTenant, includeRevoked: true, long.MaxValue, 1, cancellation);
-        return rows.Count > 0 || await log.HasAny(Requests.DefaultTenant, [.. KeysFeature.Events.Select(e => e.Item2)], position, cancellation);
-    }
+    public Task<bool> AreConfigured(CancellationToken cancellation) => ApiKey.WereEverMade(log, cancellation); // not by the view, which may be far behind
 
     /// <inheritdoc/>
     public ValueTask<Authentication.Authentication> Authenticate(ReadOnlyMemory<char> token, CancellationToken cancellation)
