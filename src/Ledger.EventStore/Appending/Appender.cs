@@ -290,17 +290,9 @@ public sealed partial class Appender : IAsyncDisposable
         }
     }
 
-    private async Task<NpgsqlConnection> Connect()
-    {
-        if (_connection is { State: not ConnectionState.Open })
-        {
-            await DropConnection(); // Npgsql has noticed between two batches that it is lost
-        }
+    private async Task<NpgsqlConnection> Connect() => _connection ??= await _database.OpenConnectionAsync();
 
-        return _connection ??= await _database.OpenConnectionAsync();
-    }
-
-    /// <summary>The connection may also be found to be lost before anything was sent: then what Npgsql says is only that it isn't open.</summary>
+    /// <summary>Of a connection that Npgsql found to be lost between two batches it only says that it isn't open; nothing was sent on it.</summary>
     private bool IsUnavailable(Exception exception) =>
         DatabaseErrors.IsUnavailable(exception) || (exception is InvalidOperationException && _connection is { State: not ConnectionState.Open });
 
