@@ -102,8 +102,9 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
         return _manifest.Bytes != files ? $"{ExportManifest.FileName} says {_manifest.Bytes} bytes, but names files of {files}."
             : !_manifest.Tenants.SequenceEqual(_tenants.Keys.Order(StringComparer.Ordinal)) ? $"{ExportManifest.FileName} names other tenants than the events have."
             : _manifest.Position > 0 && _tables["log_checkpoint"].Count == 0 ? "The export has no signed checkpoint: nothing of it is proven."
-            : _streams.FollowUpTo(_manifest.Position) ? null
-            : await FindBrokenStream(cancellation);
+            : _streams.Position != _manifest.Position ? $"Only the versions of {_streams.Position} events could be compared, of {_manifest.Position}."
+            : _streams.Broken is { } broken ? await Describe(broken.Position, broken.Before, cancellation)
+            : null;
     }
 
     /// <inheritdoc/>
@@ -260,29 +261,21 @@ public sealed class ExportedLog : IVerifiedLog, IDisposable
         }
     }
 
-    /// <summary>Finds the first event that does not follow the one before in its stream, or else what was changed since it was read before.</summary>
-    private async Task<string?> FindBrokenStream(CancellationToken cancellation)
+    /// <summary>Names the stream that has a hole before the event at a position.</summary>
+    private async Task<string> Describe(long brokenPosition, long before, CancellationToken cancellation)
     {
-        var versions = new Dictionary<Guid, long>();
-        foreach (var segment in _manifest.Segments)
+        var segment = _manifest.Segments.First(s => s.LastPosition >= brokenPosition);
+        var position = segment.FirstPosition - 1;
+        await foreach (var line in ExportFile.Lines(_folder, segment.File, segment.Bytes, segment.Sha256, Note, cancellation))
         {
-            var position = segment.FirstPosition - 1;
-            await foreach (var line in ExportFile.Lines(_folder, segment.File, segment.Bytes, segment.Sha256, Note, cancellation))
+            if (++position == brokenPosition)
             {
-                position++;
                 var (tenant, stream, version) = ExportedEvent.ReadVersion(line);
-                var key = StreamVersions.Key(tenant ?? "", stream ?? "");
-                var before = versions.GetValueOrDefault(key);
-                if (version != before + 1)
-                {
-                    return $"The stream '{stream}' of the tenant '{tenant}' has version {version} at position {position}, after version {before}.";
-                }
-
-                versions[key] = version;
+                return $"The stream '{stream}' of the tenant '{tenant}' has version {version} at position {position}, after version {before}.";
             }
         }
 
-        return FirstFault;
+        throw new InvalidDataException($"{segment.File} was changed while it was verified.");
     }
 
     private void Note(string what) => _faults.TryAdd(what, _faults.Count);

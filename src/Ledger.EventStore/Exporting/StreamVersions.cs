@@ -10,7 +10,31 @@ internal sealed class StreamVersions
     private readonly Dictionary<Guid, long> _newest = [];
     private readonly Dictionary<long, List<(Guid Stream, long Version)>> _early = [];
     private long _position;
-    private bool _isBroken;
+    private (long Position, long Before)? _broken;
+
+    /// <summary>The first event, as far as all are there, that does not follow, and the version of its stream before it; null when all do.</summary>
+    public (long Position, long Before)? Broken
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _broken;
+            }
+        }
+    }
+
+    /// <summary>Up to where all are there.</summary>
+    public long Position
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _position;
+            }
+        }
+    }
 
     /// <summary>What stands for a stream in a piece.</summary>
     public static Guid Key(string tenantId, string streamId) => EventId.From(tenantId, streamId);
@@ -25,21 +49,16 @@ internal sealed class StreamVersions
             {
                 foreach (var (stream, version) in next)
                 {
-                    _isBroken |= version != _newest.GetValueOrDefault(stream) + 1;
+                    _position++;
+                    var before = _newest.GetValueOrDefault(stream);
+                    if (version != before + 1)
+                    {
+                        _broken ??= (_position, before);
+                    }
+
                     _newest[stream] = version;
                 }
-
-                _position += next.Count;
             }
-        }
-    }
-
-    /// <summary>All events up to a position were there, each of them the next of its stream.</summary>
-    public bool FollowUpTo(long position)
-    {
-        lock (_lock)
-        {
-            return !_isBroken && _position == position;
         }
     }
 }

@@ -10,26 +10,26 @@ public sealed class The_versions_of_streams
         var versions = new StreamVersions();
 
         versions.Add(3, [(s_a, 3), (s_b, 2)]);
-        Assert.False(versions.FollowUpTo(5));
+        Assert.Equal(0, versions.Position);
         versions.Add(0, [(s_a, 1), (s_b, 1), (s_a, 2)]);
 
-        Assert.True(versions.FollowUpTo(5));
-        Assert.False(versions.FollowUpTo(6));
+        Assert.Equal((5, null), (versions.Position, versions.Broken));
     }
 
     [Theory]
-    [InlineData(1, 3)] // one is missing
-    [InlineData(1, 1)] // one is there twice
-    [InlineData(2, 1)] // the wrong way round
-    [InlineData(0, 1)] // begins too early
-    public void are_broken_where_one_does_not_follow(long first, long second)
+    [InlineData(1, 3, 2, 1)] // one is missing
+    [InlineData(1, 1, 2, 1)] // one is there twice
+    [InlineData(2, 1, 1, 0)] // the wrong way round
+    [InlineData(0, 1, 1, 0)] // begins too early
+    public void are_broken_where_one_does_not_follow(long first, long second, long position, long before)
     {
         var versions = new StreamVersions();
 
         versions.Add(1, [(s_a, second)]);
         versions.Add(0, [(s_a, first)]);
 
-        Assert.False(versions.FollowUpTo(2));
+        Assert.Equal((position, before), versions.Broken);
+        Assert.Equal(2, versions.Position);
     }
 
     [Fact]
