@@ -21,7 +21,7 @@ public static class EventId
     /// <summary>A fresh id: milliseconds since 1970, then 74 random bits.</summary>
     /// <remarks>
     /// Random bytes are drawn for <see cref="FreshIdsAtOnce"/> ids at once. <see cref="Guid.CreateVersion7()"/> asks the kernel for each,
-    /// which was a twentieth of the CPU of an import.
+    /// which was a thirtieth of the CPU of an import.
     /// </remarks>
     public static Guid New()
     {

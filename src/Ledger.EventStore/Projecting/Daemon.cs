@@ -318,7 +318,7 @@ public sealed partial class Daemon : IAsyncDisposable
         }
         finally
         {
-            ToSeal.Flowing = false;
+            ToSeal.Flow(false);
         }
     }
 
@@ -386,7 +386,7 @@ public sealed partial class Daemon : IAsyncDisposable
 
         async Task<IReadOnlyList<RecordedEvent>> CopyPage(long after, long atLeast)
         {
-            ToSeal.Flowing = true;
+            ToSeal.Flow(true);
             var page = await _reader.CopyPage(reading, after, upTo, (int)Math.Min(atLeast, _options.MaxProjectionBatch), _stopping.Token);
             if (page.Rows is { } rows)
             {

@@ -12,21 +12,8 @@ internal sealed class PagesToSeal
     private readonly Lock _lock = new();
     private readonly Queue<PageRows> _pages = [];
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private bool _flowing;
+    private bool _isFlowing;
     private int _bytes;
-
-    /// <summary>The daemon reads one page after the other, and the next will come.</summary>
-    public bool Flowing
-    {
-        set
-        {
-            lock (_lock)
-            {
-                _flowing = value;
-                Change();
-            }
-        }
-    }
 
     /// <summary>Completes when a page comes, or when it is known that none will.</summary>
     public Task Changed
@@ -40,12 +27,22 @@ internal sealed class PagesToSeal
         }
     }
 
+    /// <summary>Says whether the daemon reads one page after the other, so that the next will come.</summary>
+    public void Flow(bool isFlowing)
+    {
+        lock (_lock)
+        {
+            _isFlowing = isFlowing;
+            Change();
+        }
+    }
+
     /// <summary>The page with the event after a position is on its way; false when a later one is here already, as there was no room for it.</summary>
     public bool MayCome(long after)
     {
         lock (_lock)
         {
-            return _flowing && !_pages.Any(p => p.Last > after);
+            return _isFlowing && !_pages.Any(p => p.Last > after);
         }
     }
 

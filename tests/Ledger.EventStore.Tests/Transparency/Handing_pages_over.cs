@@ -30,7 +30,7 @@ public sealed class Handing_pages_over
         var pages = new PagesToSeal();
         Assert.False(pages.MayCome(after: 100));
 
-        pages.Flowing = true;
+        pages.Flow(true);
         Assert.True(pages.MayCome(after: 100));
 
         pages.Offer(new PageRows([], 51, 100));
@@ -48,7 +48,7 @@ public sealed class Handing_pages_over
         var changed = pages.Changed;
         Assert.False(changed.IsCompleted);
 
-        pages.Flowing = true;
+        pages.Flow(true);
 
         await changed.WaitAsync(Runs.Patience, Ct);
         Assert.False(pages.Changed.IsCompleted);
