@@ -35,64 +35,60 @@ public static class PooledDatabase
 
     /// <summary>
     /// Gives the account that the pooler logs in with its settings in this database, the reader's role among them, unless it has
-    /// them. Connections that the pooler has open to the server do not get them any more, see <see cref="Check"/>.
+    /// them. Connections that the pooler has open to the server do not get them any more, see <see cref="Check"/>; the one by which
+    /// this is done ends with it.
     /// </summary>
     /// <exception cref="UnsafeServerException">The account is no member of the reader's role.</exception>
     public static async Task Configure(NpgsqlDataSource pooled, EventStoreOptions options, CancellationToken cancellation = default)
     {
-        await using var connection = await pooled.OpenConnectionAsync(cancellation);
-        await using var transaction = await connection.BeginTransactionAsync(cancellation);
-        await Execute("set local role none"); // which it may have already, and which may not change the account's settings
-        if (options.ReaderRole is { } role)
-        {
-            await using var ask = new NpgsqlCommand("select pg_has_role(session_user, $1, 'member'), session_user::text", connection)
-            {
-                Parameters = { new NpgsqlParameter<string> { TypedValue = role } },
-            };
-            await using var answer = await ask.ExecuteReaderAsync(cancellation);
-            await answer.ReadAsync(cancellation);
-            if (!answer.GetBoolean(0))
-            {
-                throw new UnsafeServerException(
-                    $"The pooler logs in as {answer.GetString(1)}, which is no member of {role}. Let an administrator of the database run: "
-                    + $"grant \"{role}\" to \"{answer.GetString(1)}\";");
-            }
-        }
-
-        // Of several nodes that start together one does it; two at once would fail.
-        await Execute($"select pg_advisory_xact_lock({Appender.AppendLockKey(options.Schema + ":migrate")})");
-        await using (var read = new NpgsqlCommand(
-            """
-            select coalesce((
-              select setconfig from pg_db_role_setting
-              where setrole = (select oid from pg_roles where rolname = session_user) and setdatabase = (select oid from pg_database where datname = current_database())),
-              '{}')
-            """, connection))
-        {
-            var set = (string[])(await read.ExecuteScalarAsync(cancellation))!;
-            foreach (var (name, value) in SettingsOf(options).Where(s => !set.Contains($"{s.Name}={s.Value}")))
-            {
-                await Execute($"do $$ begin execute format('alter role %I in database %I set {name} = %L', session_user, current_database(), '{value}'); end $$");
-            }
-        }
-
-        await transaction.CommitAsync(cancellation);
+        // All in one statement, because between two the pooler may hand this connection, which has no settings yet, to another node.
+        // The lock is for nodes that start together: two changes to an account at once would fail.
+        const string NotMember = "LE001"; // a class of our own, as PostgreSQL leaves them to users
+        var member = options.ReaderRole is not { } role ? ""
+            : $"""
+               if not pg_has_role(session_user, '{role}', 'member') then
+                 raise exception using errcode = '{NotMember}', message = format(
+                   'The pooler logs in as %1$s, which is no member of %2$s. Let an administrator of the database run: grant "%2$s" to "%1$s";', session_user, '{role}');
+               end if;
+               """;
+        await using var command = pooled.CreateCommand(
+            $"""
+             do $do$
+             declare
+               is_stale boolean := current_setting('search_path') <> '{options.Schema}' or current_setting('role') <> '{options.ReaderRole ?? "none"}'
+                 or current_setting('plan_cache_mode') <> 'force_generic_plan';
+               setting text[];
+             begin
+               {member}
+               set local role none; -- the reader's may not change the account's settings
+               perform pg_advisory_xact_lock({Appender.AppendLockKey(options.Schema + ":migrate")});
+               foreach setting slice 1 in array array[{string.Join(", ", SettingsOf(options).Select(s => $"['{s.Name}', '{s.Value}']"))}] loop
+                 if not exists (
+                   select from pg_db_role_setting
+                   where setrole = session_user::regrole and setdatabase = (select oid from pg_database where datname = current_database())
+                     and setting[1] || '=' || setting[2] = any(setconfig))
+                 then
+                   execute format('alter role %I in database %I set %I = %L', session_user, current_database(), setting[1], setting[2]);
+                 end if;
+               end loop;
+               commit;
+               if is_stale then
+                 perform pg_terminate_backend(pg_backend_pid());
+               end if;
+             end
+             $do$
+             """);
         try
         {
-            // Made before the account had them, this connection has none, and the pooler would hand it out again.
-            await Execute(
-                $"select pg_terminate_backend(pg_backend_pid()) where current_setting('search_path') <> '{options.Schema}' "
-                + $"or current_setting('role') <> '{options.ReaderRole ?? "none"}' or current_setting('plan_cache_mode') <> 'force_generic_plan'");
+            await command.ExecuteNonQueryAsync(cancellation);
         }
-        catch (NpgsqlException)
+        catch (PostgresException exception) when (exception.SqlState == NotMember)
+        {
+            throw new UnsafeServerException(exception.MessageText);
+        }
+        catch (NpgsqlException exception) when (exception is not PostgresException { SqlState: not (PostgresErrorCodes.AdminShutdown or PostgresErrorCodes.ProtocolViolation) })
         {
             // It has ended.
-        }
-
-        async Task Execute(string sql)
-        {
-            await using var command = new NpgsqlCommand(sql, connection);
-            await command.ExecuteNonQueryAsync(cancellation);
         }
     }
 

@@ -148,6 +148,24 @@ public sealed class Connections(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task through_a_pooler_are_never_handed_from_a_node_that_starts_to_another_without_their_settings()
+    {
+        var database = await postgres.CreateDatabase();
+        var options = new LedgerSettings { Database = database }.Store;
+        for (var i = 0; i < 10; i++)
+        {
+            await using var bouncer = await PgBouncer.Start(database); // with an account of its own
+            await Task.WhenAll(Enumerable.Range(0, 12).Select(async _ =>
+            {
+                await using var node = PooledDatabase.Connect(bouncer.Through(database), "ledger", 2);
+                await PooledDatabase.Configure(node, options, Ct);
+                await PooledDatabase.Check(node, options, Ct);
+            }));
+            await AssertEveryServerConnectionIsSetUp(bouncer.Through(database));
+        }
+    }
+
+    [Fact]
     public async Task that_a_pooler_made_before_the_account_had_its_settings_are_refused()
     {
         var database = await postgres.CreateDatabase();
