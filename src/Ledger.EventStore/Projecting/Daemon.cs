@@ -402,7 +402,11 @@ public sealed partial class Daemon : IAsyncDisposable
     {
         try
         {
-            await ProjectionBatch.Run(_background, members, events, from, epoch, _options);
+            if (!await ProjectionBatch.Run(_background, members, events, from, epoch, _options))
+            {
+                return false;
+            }
+
             _clock.Observe(events[^1].RecordedAt);
             _views.Moved(members.Select(m => (m.Name, events[^1].Position)));
             Projected?.Invoke(events.Count);

@@ -11,10 +11,12 @@ internal static class ProjectionBatch
     /// progress only moves from where this batch began and only under the epoch this node leads with: of two nodes that both
     /// think they lead, one commits. The commit does not wait for the disk: after a crash of PostgreSQL rows and progress are
     /// both as they were some batches before, and the daemon folds those again from the log, which does wait.
+    /// <para>False: a view was stopped meanwhile, so nothing was written. A view that <see cref="Views.Pause"/> has stopped does
+    /// not move any more.</para>
     /// </summary>
     /// <exception cref="ProjectionFailedException">A view could not fold the batch; nothing was written.</exception>
     /// <exception cref="ProjectionFencedException">Another node leads, or has projected this; nothing was written.</exception>
-    public static async Task Run(
+    public static async Task<bool> Run(
         NpgsqlDataSource database, IReadOnlyList<IProjection> views, IReadOnlyList<RecordedEvent> events, long from, long epoch, EventStoreOptions options)
     {
         var started = Stopwatch.GetTimestamp();
@@ -33,34 +35,44 @@ internal static class ProjectionBatch
 
         await using var progress = new NpgsqlCommand(
             """
-            with moved as (
+            with noted as (update projections set recorded_at = $5 where name = any($2) and state = 'running' returning name),
+            moved as (
               update mt_event_progression set last_seq_id = $1, last_updated = now()
-              where name = any($2) and last_seq_id = $3
+              where name in (select name || ':All' from noted) and last_seq_id = $3
                 and exists (select from daemon_lease where name = 'daemon' and epoch = $4)
               returning name
-            ),
-            noted as (update projections set recorded_at = $5 where name || ':All' in (select name from moved))
-            select count(*), pg_notify($6, ''), set_config('synchronous_commit', 'off', true) from moved
+            )
+            select (select count(*) from noted), count(*), pg_notify($6, ''), set_config('synchronous_commit', 'off', true) from moved
             """, connection)
         {
             Parameters =
             {
                 new NpgsqlParameter<long> { TypedValue = events[^1].Position },
-                new NpgsqlParameter<string[]> { TypedValue = [.. views.Select(v => EventReader.ProgressionName(v.Name))] },
+                new NpgsqlParameter<string[]> { TypedValue = [.. views.Select(v => v.Name)] },
                 new NpgsqlParameter<long> { TypedValue = from },
                 new NpgsqlParameter<long> { TypedValue = epoch },
                 new NpgsqlParameter<DateTimeOffset> { TypedValue = events[^1].RecordedAt },
                 new NpgsqlParameter<string> { TypedValue = Channels.ViewsMoved },
             },
         };
-        if ((long)(await progress.ExecuteScalarAsync())! != views.Count)
+        await using (var counts = await progress.ExecuteReaderAsync())
         {
-            throw new ProjectionFencedException();
+            await counts.ReadAsync();
+            if (counts.GetInt64(0) != views.Count)
+            {
+                return false;
+            }
+
+            if (counts.GetInt64(1) != views.Count)
+            {
+                throw new ProjectionFencedException();
+            }
         }
 
         await transaction.CommitAsync();
         Telemetry.ProjectTime.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
         ShowVisible(commands, views, events[^1].Position, begun);
+        return true;
     }
 
     /// <summary>

@@ -251,6 +251,39 @@ public sealed class The_daemon(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task does_not_move_a_view_that_is_paused_even_in_the_middle_of_a_batch()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        await using var node = await TestNode.Start(store);
+        using var enough = CancellationTokenSource.CreateLinkedTokenSource(Ct);
+        var appending = Task.Run(
+            async () =>
+            {
+                while (!enough.IsCancellationRequested)
+                {
+                    await appender.Append(Request("s", new Deposited("a", 1)), Ct);
+                }
+            },
+            Ct);
+        for (var i = 0; i < 20; i++)
+        {
+            await node.Views.Pause("Totals", Ct);
+            var paused = await node.Status("Totals");
+            var head = (await node.Status("Entries")).Position;
+            await node.Becomes("Entries", s => s.Position > head, "the other view goes on");
+            Assert.Equal((paused.Position, "paused"), ((await node.Status("Totals")).Position, (await node.Status("Totals")).State));
+            await node.Views.Resume("Totals", Ct);
+            await node.Becomes("Totals", s => s.Position > paused.Position, "the view goes on");
+        }
+
+        await enough.CancelAsync();
+        await appending;
+        await node.CatchUp();
+        await node.AssertViewsEqualTheLog();
+    }
+
+    [Fact]
     public async Task says_how_far_a_view_is_behind_and_for_how_long()
     {
         await using var store = await TestStore.Create(postgres);
