@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ledger.EventStore;
 using Npgsql;
 
@@ -17,6 +18,12 @@ public sealed partial class ReportMaker(
     /// <summary>How often it is looked whether a report waits, when nothing says so.</summary>
     public static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
 
+    /// <summary>How long at least between two looks, however fast the views move.</summary>
+    public static readonly TimeSpan WokenInterval = TimeSpan.FromMilliseconds(250);
+
+    /// <summary>How often it is looked whether the file of a report that was made is missing, which costs as much as there are reports.</summary>
+    public static readonly TimeSpan LostInterval = TimeSpan.FromMinutes(1);
+
     /// <summary>The actor of what it records.</summary>
     public const string Actor = "ledger-reports";
 
@@ -24,44 +31,34 @@ public sealed partial class ReportMaker(
     private readonly SemaphoreSlim _making = new(1, 1);
     private readonly Dictionary<long, int> _attempts = [];
 
-    /// <summary>Makes whatever waits; returns how many reports were made.</summary>
-    public async Task<int> MakeAll(CancellationToken cancellation)
-    {
-        await _making.WaitAsync(cancellation);
-        try
-        {
-            var made = 0;
-            while (await reports.Next(lost: false, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
-            {
-                made++;
-            }
-
-            while (await reports.Next(lost: true, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
-            {
-                made++;
-            }
-
-            return made;
-        }
-        finally
-        {
-            _making.Release();
-        }
-    }
+    /// <summary>Makes whatever waits, and what is lost; returns how many reports were made.</summary>
+    public async Task<int> MakeAll(CancellationToken cancellation) =>
+        await MakeAll(lost: false, cancellation) + await MakeAll(lost: true, cancellation);
 
     /// <inheritdoc/>
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         daemon.Projected += _ => Wake();
+        long? lookedForLost = null;
         while (!stoppingToken.IsCancellationRequested)
         {
             try
             {
                 await _wake.WaitAsync(LookInterval, stoppingToken);
-                if (daemon.IsLeader)
+                if (!daemon.IsLeader)
                 {
-                    await MakeAll(stoppingToken);
+                    lookedForLost = null;
+                    continue;
                 }
+
+                await MakeAll(lost: false, stoppingToken);
+                if (lookedForLost is not { } before || Stopwatch.GetElapsedTime(before) > LostInterval)
+                {
+                    await MakeAll(lost: true, stoppingToken);
+                    lookedForLost = Stopwatch.GetTimestamp();
+                }
+
+                await Task.Delay(WokenInterval, stoppingToken);
             }
             catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
             {
@@ -87,6 +84,25 @@ public sealed partial class ReportMaker(
         catch (SemaphoreFullException)
         {
             // it is awake already
+        }
+    }
+
+    private async Task<int> MakeAll(bool lost, CancellationToken cancellation)
+    {
+        await _making.WaitAsync(cancellation);
+        try
+        {
+            var made = 0;
+            while (await reports.Next(lost, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
+            {
+                made++;
+            }
+
+            return made;
+        }
+        finally
+        {
+            _making.Release();
         }
     }
 

@@ -11,7 +11,7 @@ public sealed record SweepInterval(TimeSpan Value);
 /// fact into the history. It decides on the user's stream and makes its version a condition, so it can't expire what was renewed.
 /// </summary>
 public sealed partial class ExpireMemberships(
-    AllTenantsDatabase database, Appender appender, MembershipLoader users, Daemon daemon, LedgerClock clock, SweepInterval interval,
+    AllTenantsDatabase database, Appender appender, MembershipLoader users, Daemon daemon, Views views, LedgerClock clock, SweepInterval interval,
     ILogger<ExpireMemberships> logger) : BackgroundService
 {
     /// <summary>Memberships expired in one go.</summary>
@@ -69,9 +69,12 @@ public sealed partial class ExpireMemberships(
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         using var timer = new PeriodicTimer(interval.Value);
+        var (swept, next) = (-1L, DateTimeOffset.MinValue);
         while (await Tick(timer, stoppingToken))
         {
-            if (!daemon.IsLeader)
+            // As long as the view stands still, nothing runs out before what was seen to run out next.
+            var position = views.Latest.FirstOrDefault(v => v.Name == MembershipsProjection.View)?.Position ?? 0;
+            if (!daemon.IsLeader || (position == swept && clock.GetUtcNow() < next))
             {
                 continue;
             }
@@ -79,6 +82,7 @@ public sealed partial class ExpireMemberships(
             try
             {
                 await Sweep(stoppingToken);
+                (swept, next) = (position, await FindNext(stoppingToken));
             }
             catch (Exception exception) when (exception is EventStoreUnavailableException or AppendQueueFullException || DatabaseErrors.IsUnavailable(exception))
             {
@@ -126,6 +130,22 @@ public sealed partial class ExpireMemberships(
         }
 
         return due;
+    }
+
+    /// <summary>When the next membership runs out.</summary>
+    private async Task<DateTimeOffset> FindNext(CancellationToken cancellation)
+    {
+        await using var command = database.Source.Command(
+            """
+            select min(m.expires_at)
+            from segments s
+            cross join lateral (
+              select expires_at from memberships m
+              where m.tenant_id = s.tenant_id and m.segment_id = s.segment_id and m.expires_at is not null
+              order by m.expires_at limit 1) m
+            where s.deleted_at is null
+            """);
+        return await command.ExecuteScalarAsync(cancellation) is DateTime next ? next : DateTimeOffset.MaxValue;
     }
 
     private static AppendRequest Request(string tenantId, string userId, long version, MembershipExpired expired) => new()
