@@ -7,9 +7,12 @@ using Npgsql;
 namespace Ledger.Benchmarks;
 
 /// <summary>What was asked for on the command line.</summary>
-internal sealed record BenchOptions(int Runs, int Seconds, int? Events, string OutFolder)
+internal sealed record BenchOptions(int Runs, int Seconds, int? Events, bool Large, string OutFolder)
 {
     public TimeSpan Duration => TimeSpan.FromSeconds(Seconds);
+
+    /// <summary>The size that was asked for, or one of the scenario's two.</summary>
+    public int Size(int normal, int large) => Events ?? (Large ? large : normal);
 }
 
 /// <summary>Something that must hold does not; the figures would be worth nothing.</summary>
@@ -19,7 +22,7 @@ internal sealed class BenchFailedException(string message) : Exception(message);
 internal sealed class Bench : IAsyncDisposable
 {
     /// <summary>What differs from a private cluster's defaults. Durability is PostgreSQL's default: fsync and synchronous_commit on.</summary>
-    public static readonly Dictionary<string, string> Settings = new() { ["shared_buffers"] = "1GB", ["max_connections"] = "200" };
+    public static readonly Dictionary<string, string> Settings = new() { ["shared_buffers"] = "1GB", ["max_connections"] = "400" };
 
     private const string Template = "template_ledger";
     private readonly string _folder;
@@ -101,7 +104,7 @@ internal sealed class Bench : IAsyncDisposable
     {
         _samples.Add(sample);
         Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"  {sample.Figure}, run {sample.Run}: {sample.Rate:N0}/s{(sample.YardstickRate is { } y ? $", yardstick {y:N0}/s" : "")}"
+            $"  {sample.Figure}, run {sample.Run}: {sample.Rate:#,0.##}/s{(sample.YardstickRate is { } y ? $", yardstick {y:N0}/s" : "")}"
             + $"{(sample.P50Ms is { } p50 ? $", p50 {p50:0.00} ms, p99 {sample.P99Ms:0.00} ms" : "")}, CPU {sample.Cpu}"));
     }
 

@@ -6,7 +6,9 @@ namespace Ledger.Benchmarks;
 /// <summary>Shares of all cores' time that the client, Ledger, PostgreSQL and everything else on the machine took.</summary>
 internal readonly record struct CpuShares(double Client, double Ledger, double Postgres, double Others)
 {
-    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Client:P0} / {Ledger:P0} / {Postgres:P0} / {Others:P0}").Replace(" %", "", StringComparison.Ordinal);
+    public override string ToString() => $"{Percent(Client)} / {Percent(Ledger)} / {Percent(Postgres)} / {Percent(Others)}";
+
+    private static string Percent(double share) => (100 * share).ToString(share < 0.02 ? "0.#" : "0", CultureInfo.InvariantCulture);
 }
 
 /// <summary>CPU time so far, in seconds, as /proc counts it (in hundredths). Where there is no /proc, all is zero.</summary>

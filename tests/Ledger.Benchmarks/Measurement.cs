@@ -1,3 +1,4 @@
+using System.Globalization;
 using Npgsql;
 
 namespace Ledger.Benchmarks;
@@ -22,6 +23,9 @@ internal sealed record Sample
 
     public CpuShares Cpu { get; init; }
 
+    /// <summary>The most that the node's process held in memory during the run, in MB.</summary>
+    public double? LedgerMemory { get; init; }
+
     /// <summary>Bytes that an event takes in the log: rows and indexes of mt_events and mt_streams.</summary>
     public double? LogBytes { get; init; }
 
@@ -39,18 +43,20 @@ internal sealed class Measurement
     private readonly Func<CpuTimes> _cpu;
     private readonly (long Wal, long Log, long All) _before;
     private readonly CpuTimes _cpuBefore;
+    private readonly PeakMemory? _memory;
     private CpuShares _shares;
 
-    private Measurement(NpgsqlDataSource database, Func<CpuTimes> cpu, (long, long, long) before, CpuTimes cpuBefore)
+    private Measurement(NpgsqlDataSource database, Func<CpuTimes> cpu, (long, long, long) before, CpuTimes cpuBefore, PeakMemory? memory)
     {
-        (_database, _cpu, _before, _cpuBefore) = (database, cpu, before, cpuBefore);
+        (_database, _cpu, _before, _cpuBefore, _memory) = (database, cpu, before, cpuBefore, memory);
     }
 
     /// <summary>Of a node that runs as a process of its own.</summary>
-    public static Task<Measurement> Begin(Node node) => Begin(node.Database, () => CpuTimes.Read(node.Process.Id, node.Postmaster));
+    public static Task<Measurement> Begin(Node node) =>
+        Begin(node.Database, () => CpuTimes.Read(node.Process.Id, node.Postmaster), PeakMemory.Begin(node.Process.Id));
 
     /// <summary>Of what runs in this process: its CPU is the client's.</summary>
-    public static Task<Measurement> Begin(Bench bench, NpgsqlDataSource database) => Begin(database, () => CpuTimes.Read(null, bench.Cluster.ProcessId));
+    public static Task<Measurement> Begin(Bench bench, NpgsqlDataSource database) => Begin(database, () => CpuTimes.Read(null, bench.Cluster.ProcessId), null);
 
     /// <summary>Ends the time that the CPU shares are of.</summary>
     public void EndLoad() => _shares = _cpu().Since(_cpuBefore);
@@ -62,15 +68,15 @@ internal sealed class Measurement
         var events = Math.Max(1.0, storedEvents);
         return new Sample
         {
-            Figure = figure, Run = run, Rate = rate, Cpu = _shares,
+            Figure = figure, Run = run, Rate = rate, Cpu = _shares, LedgerMemory = _memory?.Megabytes,
             LogBytes = storedEvents == 0 ? null : (log - _before.Log) / events,
             ViewBytes = storedEvents == 0 ? null : (all - _before.All - (log - _before.Log)) / events,
             WalBytes = storedEvents == 0 ? null : (wal - _before.Wal) / events,
         };
     }
 
-    private static async Task<Measurement> Begin(NpgsqlDataSource database, Func<CpuTimes> cpu) =>
-        new(database, cpu, await Sizes(database), cpu());
+    private static async Task<Measurement> Begin(NpgsqlDataSource database, Func<CpuTimes> cpu, PeakMemory? memory) =>
+        new(database, cpu, await Sizes(database), cpu(), memory);
 
     private static async Task<(long Wal, long Log, long All)> Sizes(NpgsqlDataSource database)
     {
@@ -84,5 +90,35 @@ internal sealed class Measurement
         await using var reader = await command.ExecuteReaderAsync();
         await reader.ReadAsync();
         return (reader.GetInt64(0), reader.GetInt64(1), reader.GetInt64(2));
+    }
+}
+
+/// <summary>The most that a process has held in memory since an instant, as Linux counts it (proc(5): clear_refs, VmHWM).</summary>
+internal sealed class PeakMemory
+{
+    private readonly int _process;
+
+    private PeakMemory(int process) => _process = process;
+
+    /// <summary>Null where there is no /proc.</summary>
+    public static PeakMemory? Begin(int process)
+    {
+        if (!OperatingSystem.IsLinux())
+        {
+            return null;
+        }
+
+        File.WriteAllText($"/proc/{process}/clear_refs", "5");
+        return new PeakMemory(process);
+    }
+
+    public double Megabytes
+    {
+        get
+        {
+            const string Field = "VmHWM:";
+            var line = File.ReadLines($"/proc/{_process}/status").First(l => l.StartsWith(Field, StringComparison.Ordinal));
+            return double.Parse(line.AsSpan(Field.Length).Trim().TrimEnd(" kB"), CultureInfo.InvariantCulture) / 1024;
+        }
     }
 }

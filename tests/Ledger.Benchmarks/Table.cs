@@ -13,8 +13,8 @@ internal static class Table
     {
         var text = new StringBuilder(
             """
-            | figure | events/s, median (min – max) | yardstick | ratio | p50 ms | p99 ms | CPU % client / Ledger / PostgreSQL / others | bytes an event: log + views | WAL bytes an event |
-            |---|---|---|---|---|---|---|---|---|
+            | figure | events/s, median (min – max) | yardstick | ratio | p50 ms | p99 ms | CPU % client / Ledger / PostgreSQL / others | Ledger's memory, MB at most | bytes an event: log + views | WAL bytes an event |
+            |---|---|---|---|---|---|---|---|---|---|
 
             """);
         foreach (var figure in samples.GroupBy(s => s.Figure))
@@ -32,6 +32,7 @@ internal static class Table
                 yardsticks.Length == 0 ? "" : Median(figure.Where(s => s.YardstickRate > 0).Select(s => s.Rate / s.YardstickRate!.Value)).ToString("0.00", CultureInfo.InvariantCulture),
                 Milliseconds(figure.Select(s => s.P50Ms)), Milliseconds(figure.Select(s => s.P99Ms)),
                 cpu.ToString(),
+                figure.Max(s => s.LedgerMemory) is { } most ? Number(most) : "",
                 figure.All(s => s.LogBytes is null) ? "" : $"{Bytes(figure.Select(s => s.LogBytes))} + {Bytes(figure.Select(s => s.ViewBytes))}",
                 Bytes(figure.Select(s => s.WalBytes)),
             ];
@@ -44,11 +45,11 @@ internal static class Table
     public static void WriteSamples(IReadOnlyList<Sample> samples, string folder)
     {
         File.WriteAllText(Path.Combine(folder, "samples.json"), JsonSerializer.Serialize(samples, Indented));
-        var csv = new StringBuilder("figure,run,rate,p50_ms,p99_ms,yardstick,yardstick_rate,cpu_client,cpu_ledger,cpu_postgres,cpu_others,log_bytes,view_bytes,wal_bytes\n");
+        var csv = new StringBuilder("figure,run,rate,p50_ms,p99_ms,yardstick,yardstick_rate,cpu_client,cpu_ledger,cpu_postgres,cpu_others,memory_mb,log_bytes,view_bytes,wal_bytes\n");
         foreach (var s in samples)
         {
             csv.AppendLine(string.Create(CultureInfo.InvariantCulture,
-                $"\"{s.Figure}\",{s.Run},{s.Rate:0.0},{s.P50Ms:0.000},{s.P99Ms:0.000},\"{s.Yardstick}\",{s.YardstickRate:0.0},{s.Cpu.Client:0.000},{s.Cpu.Ledger:0.000},{s.Cpu.Postgres:0.000},{s.Cpu.Others:0.000},{s.LogBytes:0},{s.ViewBytes:0},{s.WalBytes:0}"));
+                $"\"{s.Figure}\",{s.Run},{s.Rate:0.0},{s.P50Ms:0.000},{s.P99Ms:0.000},\"{s.Yardstick}\",{s.YardstickRate:0.0},{s.Cpu.Client:0.000},{s.Cpu.Ledger:0.000},{s.Cpu.Postgres:0.000},{s.Cpu.Others:0.000},{s.LedgerMemory:0},{s.LogBytes:0},{s.ViewBytes:0},{s.WalBytes:0}"));
         }
 
         File.WriteAllText(Path.Combine(folder, "samples.csv"), csv.ToString());
@@ -60,7 +61,7 @@ internal static class Table
         return sorted.Length % 2 == 1 ? sorted[sorted.Length / 2] : (sorted[(sorted.Length / 2) - 1] + sorted[sorted.Length / 2]) / 2;
     }
 
-    private static string Number(double value) => value.ToString("#,0", CultureInfo.InvariantCulture).Replace(',', ' ');
+    private static string Number(double value) => value.ToString(value < 10 ? "0.##" : "#,0", CultureInfo.InvariantCulture).Replace(',', ' ');
 
     private static string Milliseconds(IEnumerable<double?> values) =>
         values.OfType<double>().ToArray() is { Length: > 0 } known ? Median(known).ToString("0.0#", CultureInfo.InvariantCulture) : "";

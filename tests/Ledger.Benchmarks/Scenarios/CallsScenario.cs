@@ -16,7 +16,8 @@ internal static class CallsScenario
         await UsageSums.ExpectSame(node.Database);
     }
 
-    private static ReadOnlyMemory<byte> NewCall()
+    /// <summary>A call of the last minute.</summary>
+    public static ReadOnlyMemory<byte> NewCall()
     {
         var call = GatewayCall.Of(GatewayCall.NewNumber(), DateTime.UtcNow - TimeSpan.FromSeconds(60 * Random.Shared.NextDouble()));
         return HttpConnection.Request("POST", "/v1/usage", GatewayCall.Json([call]));

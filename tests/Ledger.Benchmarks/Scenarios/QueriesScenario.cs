@@ -5,14 +5,14 @@ using Microsoft.Extensions.DependencyInjection;
 
 namespace Ledger.Benchmarks;
 
-/// <summary>Reads at a million memberships (10 segments of 100 000 users): over HTTP, and as the service reads them in the database.</summary>
+/// <summary>Reads at ten million memberships (10 segments of a million users): over HTTP, and as the service reads them in the database.</summary>
 internal static class QueriesScenario
 {
     private const int Segments = 10;
 
     public static async Task Run(Bench bench)
     {
-        var users = (bench.Options.Events ?? 1_000_000) / Segments;
+        var users = bench.Options.Size(10_000_000, 50_000_000) / Segments;
         await using var node = await bench.StartNode("queries");
         var csv = ImportScenario.Csv(Enumerable.Range(0, users).Select(n => UserIds.Of(n)));
         for (var i = 0; i < Segments; i++)

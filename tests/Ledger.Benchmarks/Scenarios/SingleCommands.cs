@@ -4,7 +4,7 @@ namespace Ledger.Benchmarks;
 internal static class SingleCommands
 {
     /// <summary>How many connections there are.</summary>
-    public static readonly int[] Connections = [1, 16, 64];
+    public static readonly int[] Connections = [1, 16, 64, 256];
 
     /// <summary>Takes the runs of one figure. <paramref name="verify"/> gets the position before and how many were acknowledged.</summary>
     public static async Task Run(

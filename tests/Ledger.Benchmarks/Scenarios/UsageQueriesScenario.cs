@@ -6,18 +6,16 @@ using Microsoft.Extensions.DependencyInjection;
 
 namespace Ledger.Benchmarks;
 
-/// <summary>Reads at a million calls of 20 services by 10 000 users in 30 days, one in a hundred without a price.</summary>
+/// <summary>Reads at ten million calls of 20 services by 10 000 users in 30 days, one in a hundred without a price.</summary>
 internal static class UsageQueriesScenario
 {
-    public const int DefaultCalls = 1_000_000;
-
     private const int UnpricedEvery = 100;
     private const int PageRows = 101; // of 100 items: one more says whether there is another page
     private static readonly TimeSpan Duration = TimeSpan.FromDays(30);
 
     public static async Task Run(Bench bench)
     {
-        var count = bench.Options.Events ?? DefaultCalls;
+        var count = bench.Options.Size(10_000_000, 100_000_000);
         await using var node = await bench.StartNode("usage_queries");
         await GatewayServices.Register(node);
         var before = await node.Head();
