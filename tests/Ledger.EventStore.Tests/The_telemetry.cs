@@ -38,7 +38,7 @@ public sealed class The_telemetry(PostgresFixture postgres)
         await Runs.Until(() => Task.FromResult(Projects().Any()), "the span of the batch ends");
 
         var append = Assert.Single(spans, s => s.OperationName == "append" && s.TraceId == trace);
-        Assert.Equal((ActivityKind.Producer, 2L, "Appended"), (append.Kind, append.GetTagItem("ledger.position"), append.GetTagItem("ledger.append.outcome")));
+        Assert.Equal((ActivityKind.Producer, 2L, "appended"), (append.Kind, append.GetTagItem("ledger.position"), append.GetTagItem("ledger.append.outcome")));
         Assert.All(await store.Log(), e => Assert.Equal(append.Id, e.TraceParent));
         var project = Assert.Single(Projects());
         Assert.Equal((ActivityKind.Consumer, 2L, 2), (project.Kind, project.GetTagItem("ledger.position"), project.GetTagItem("ledger.events")));

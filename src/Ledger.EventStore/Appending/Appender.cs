@@ -65,7 +65,7 @@ public sealed partial class Appender : IAsyncDisposable
         pending.WatchCancellation(cancellation);
         var result = (await completion.Results)[0];
         activity?.SetTag("ledger.position", result.LastPosition);
-        activity?.SetTag("ledger.append.outcome", result.Outcome.ToString());
+        activity?.SetTag("ledger.append.outcome", PendingAppend.OutcomeName(result.Outcome));
         return result;
     }
 

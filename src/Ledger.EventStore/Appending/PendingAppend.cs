@@ -143,7 +143,7 @@ internal sealed class PendingAppend : IDisposable
         }
     }
 
-    private static string OutcomeName(AppendOutcome outcome) => outcome switch
+    internal static string OutcomeName(AppendOutcome outcome) => outcome switch
     {
         AppendOutcome.Appended => "appended",
         AppendOutcome.Duplicate => "duplicate",

@@ -566,6 +566,7 @@ public sealed partial class Sealer : IAsyncDisposable
         Probe("keep", false);
         try
         {
+            Directory.CreateDirectory(Path.GetDirectoryName(identity.CheckpointPath)!);
             using (await DurableFile.Lock($"{identity.CheckpointPath}.lock", cancellation))
             {
                 if (await ReadKept(identity, cancellation) is { } kept && kept.Size > size)

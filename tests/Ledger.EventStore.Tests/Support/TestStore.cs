@@ -31,7 +31,7 @@ internal sealed class TestStore : IAsyncDisposable
     public EventReader Reader { get; }
 
     /// <summary>Where the signing key of the store's log lies, of all nodes on it.</summary>
-    public string LogFolder { get; } = Directory.CreateTempSubdirectory("ledger-log-").FullName;
+    public string LogFolder { get; set; } = Directory.CreateTempSubdirectory("ledger-log-").FullName;
 
     public SteppingClock Wall { get; } = new();
 

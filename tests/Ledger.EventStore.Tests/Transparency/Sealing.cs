@@ -312,6 +312,26 @@ public sealed class A_sealed_log(PostgresFixture postgres)
         Assert.False(File.Exists($"{identity.KeyPath}.next"));
         Assert.True(File.Exists($"{identity.KeyPath}.{(NoteKey.TryParse(old, out var key) ? key.IdText : "")}"));
     }
+
+    [Fact]
+    public async Task is_followed_by_a_node_that_has_no_folder_yet()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var leader = await TestNode.Start(store);
+        await leader.Leads();
+        await Deposits.Append(store.StartAppender(), 30);
+        await leader.Covered();
+        var folder = store.LogFolder;
+        store.LogFolder = Path.Combine(folder, "of another machine", "log");
+
+        await using var follower = await TestNode.Start(store);
+        var identity = await follower.Keyring.Open(Ct);
+        await Runs.Until(() => Task.FromResult(File.Exists(identity.CheckpointPath)), $"it keeps the checkpoint; it is {follower.Sealer.Refusal ?? "not refused"}");
+
+        Assert.StartsWith(store.LogFolder, identity.CheckpointPath, StringComparison.Ordinal);
+        await Runs.Until(() => Task.FromResult(follower.Sealer.Refusal is null), "it is ready");
+        store.LogFolder = folder;
+    }
 }
 
 public sealed class A_log_that_contradicts_itself(PostgresFixture postgres)
