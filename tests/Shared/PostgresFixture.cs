@@ -26,8 +26,8 @@ public sealed class PostgresFixture : IAsyncLifetime
             File.SetUnixFileMode(_folder, (UnixFileMode)0b111_101_101); // PostgreSQL runs as another user when we are root
         }
 
-        _cluster = await PrivateCluster.StartAsync(
-            new PrivateClusterOptions(_folder) { Settings = new Dictionary<string, string> { ["max_connections"] = "300" } }, _ => { }, default);
+        var settings = new Dictionary<string, string> { ["max_connections"] = "300", ["shared_preload_libraries"] = "pg_stat_statements" };
+        _cluster = await PrivateCluster.StartAsync(new PrivateClusterOptions(_folder) { Settings = settings }, _ => { }, default);
         await Execute("create database template_ledger");
         await using var database = EventStoreDatabase.Connect(ConnectionTo("template_ledger"), new EventStoreOptions(), "tests", 2);
         await new SchemaMigrator(database, new Migrations(typeof(LedgerHost).Assembly), new EventStoreOptions(), NullLogger<SchemaMigrator>.Instance).Migrate();
