@@ -97,24 +97,15 @@ public sealed class CallsProjection : IProjection
         public async Task Write(NpgsqlConnection connection, CancellationToken cancellation)
         {
             // In the order of the primary key, so that neighbours go to the same page.
-            var all = _rows.Values
-                .OrderBy(r => r.Tenant, StringComparer.Ordinal).ThenBy(r => r.User, StringComparer.Ordinal)
-                .ThenBy(r => r.Service, StringComparer.Ordinal).ThenBy(r => r.OccurredAt).ThenBy(r => r.Position).ToList();
-            var begun = all.Where(r => r.Recorded).ToList();
-            var priced = all.Where(r => r is { Recorded: false, PricedPosition: not null }).ToList();
-            var voided = all.Where(r => r is { Recorded: false, VoidedPosition: not null }).ToList();
+            var begun = _rows.Values.Where(r => r.Recorded).ToList();
+            var priced = _rows.Values.Where(r => r is { Recorded: false, PricedPosition: not null }).ToList();
+            var voided = _rows.Values.Where(r => r is { Recorded: false, VoidedPosition: not null }).ToList();
             var unpriced = _unpriced.Where(u => u.Value != 0).OrderBy(u => u.Key).ToList();
+            begun.Sort(InKeyOrder);
+            priced.Sort(InKeyOrder);
+            voided.Sort(InKeyOrder);
+            await Begin(begun, connection, cancellation);
             await using var batch = new NpgsqlBatch(connection);
-            Add(begun.Count, () => Sql.Command(
-                """
-                insert into calls (
-                  tenant_id, user_id, service_id, occurred_at, position, status, amount, currency, price_version, unpriced_reason, priced_position, voided_position)
-                select * from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-                """,
-                [
-                    .. Keys(begun), Sql.Texts(begun.Select(r => r.Status)), .. Prices(begun), Sql.Texts(begun.Select(r => r.UnpricedReason)),
-                    Sql.Value(begun.Select(r => r.PricedPosition).ToArray()), Sql.Value(begun.Select(r => r.VoidedPosition).ToArray()),
-                ]));
             Add(priced.Count, () => Sql.Command(
                 $"""
                  update calls c set status = 'priced', amount = k.amount, currency = k.currency, price_version = k.price_version,
@@ -123,7 +114,11 @@ public sealed class CallsProjection : IProjection
                    k (tenant_id, user_id, service_id, occurred_at, position, amount, currency, price_version, priced_position)
                  {OldRow}
                  """,
-                [.. Keys(priced), .. Prices(priced), Sql.Longs(priced.Select(r => r.PricedPosition!.Value))]));
+                [
+                    .. Keys(priced),
+                    new NpgsqlParameter<decimal?[]> { TypedValue = [.. priced.Select(r => r.Amount)], NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Numeric },
+                    Sql.Texts(priced.Select(r => r.Currency)), Sql.Value(priced.Select(r => r.PriceVersion).ToArray()), Sql.Longs(priced.Select(r => r.PricedPosition!.Value)),
+                ]));
             Add(voided.Count, () => Sql.Command(
                 $"""
                  update calls c set status = 'voided', voided_position = k.voided_position
@@ -148,7 +143,10 @@ public sealed class CallsProjection : IProjection
                 where c.ctid = o.ctid
                 """,
                 Reasons()));
-            await batch.ExecuteNonQueryAsync(cancellation);
+            if (batch.BatchCommands.Count > 0)
+            {
+                await batch.ExecuteNonQueryAsync(cancellation);
+            }
 
             void Add(int rows, Func<NpgsqlBatchCommand> command)
             {
@@ -160,6 +158,50 @@ public sealed class CallsProjection : IProjection
 
             NpgsqlParameter[] Reasons() =>
                 [Sql.Texts(unpriced.Select(u => u.Key.Tenant)), Sql.Texts(unpriced.Select(u => u.Key.Service)), Sql.Texts(unpriced.Select(u => u.Key.Reason))];
+        }
+
+        private static async Task Begin(List<Row> calls, NpgsqlConnection connection, CancellationToken cancellation)
+        {
+            if (calls.Count == 0)
+            {
+                return;
+            }
+
+            using var rows = new CopyRows();
+            foreach (var call in calls)
+            {
+                rows.BeginRow(columns: 12);
+                rows.Text(call.Tenant);
+                rows.Text(call.User);
+                rows.Text(call.Service);
+                rows.Instant(call.OccurredAt);
+                rows.Bigint(call.Position);
+                rows.Text(call.Status);
+                rows.Numeric(call.Amount);
+                rows.Text(call.Currency);
+                rows.Number(call.PriceVersion);
+                rows.Text(call.UnpricedReason);
+                rows.Bigint(call.PricedPosition);
+                rows.Bigint(call.VoidedPosition);
+            }
+
+            await rows.CopyTo(
+                connection,
+                """
+                copy calls (
+                  tenant_id, user_id, service_id, occurred_at, position, status, amount, currency, price_version, unpriced_reason, priced_position, voided_position)
+                from stdin (format binary)
+                """,
+                cancellation);
+        }
+
+        private static int InKeyOrder(Row a, Row b)
+        {
+            var order = string.CompareOrdinal(a.Tenant, b.Tenant);
+            order = order != 0 ? order : string.CompareOrdinal(a.User, b.User);
+            order = order != 0 ? order : string.CompareOrdinal(a.Service, b.Service);
+            order = order != 0 ? order : a.OccurredAt.CompareTo(b.OccurredAt);
+            return order != 0 ? order : a.Position.CompareTo(b.Position);
         }
 
         private const string OldRow =
@@ -194,12 +236,6 @@ public sealed class CallsProjection : IProjection
         [
             Sql.Texts(rows.Select(r => r.Tenant)), Sql.Texts(rows.Select(r => r.User)), Sql.Texts(rows.Select(r => r.Service)),
             Sql.Instants(rows.Select(r => r.OccurredAt)), Sql.Longs(rows.Select(r => r.Position)),
-        ];
-
-        private static NpgsqlParameter[] Prices(List<Row> rows) =>
-        [
-            new NpgsqlParameter<decimal?[]> { TypedValue = [.. rows.Select(r => r.Amount)], NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Numeric },
-            Sql.Texts(rows.Select(r => r.Currency)), Sql.Value(rows.Select(r => r.PriceVersion).ToArray()),
         ];
     }
 }

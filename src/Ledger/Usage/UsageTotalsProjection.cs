@@ -51,17 +51,129 @@ public sealed class UsageTotalsProjection : IProjection
                 }
             }
 
+            var ofUsers = await CopyNew(users.InKeyOrder(), connection, cancellation);
             await using var batch = new NpgsqlBatch(connection);
-            batch.BatchCommands.Add(users.Upsert("usage_totals", withUser: true));
-            batch.BatchCommands.Add(services.Upsert("usage_service_totals", withUser: false));
-            batch.BatchCommands.Add(wider.Upsert("usage_service_sums", withUser: false, withWidth: true));
+            batch.BatchCommands.Add(Upsert(ofUsers, "usage_totals", withUser: true));
+            batch.BatchCommands.Add(Upsert(services.InKeyOrder(), "usage_service_totals", withUser: false));
+            batch.BatchCommands.Add(Upsert(wider.InKeyOrder(), "usage_service_sums", withUser: false, withWidth: true));
             await batch.ExecuteNonQueryAsync(cancellation);
         }
     }
 
+    /// <summary>
+    /// Copies those of many users' sums that no row is there for, which takes half of an insert's time; returns the others. No one
+    /// else writes to these tables.
+    /// </summary>
+    private static async Task<List<KeyValuePair<Key, Sum>>> CopyNew(
+        List<KeyValuePair<Key, Sum>> sums, NpgsqlConnection connection, CancellationToken cancellation)
+    {
+        if (sums.Count < CopyRows.MinRows)
+        {
+            return sums;
+        }
+
+        var known = new List<KeyValuePair<Key, Sum>>();
+        await using (var command = new NpgsqlCommand(
+            """
+            select k.row
+            from unnest($1, $2, $3, $4, $5, $6) with ordinality k (tenant_id, user_id, service_id, bucket, currency, units, row)
+            cross join lateral (
+              select from usage_totals t
+              where t.tenant_id = k.tenant_id and t.user_id = k.user_id and t.service_id = k.service_id and t.bucket = k.bucket
+                and t.currency = k.currency and t.units = k.units limit 1) t
+            order by k.row
+            """, connection))
+        {
+            command.Parameters.AddRange(Keys(sums));
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            while (await reader.ReadAsync(cancellation))
+            {
+                known.Add(sums[(int)reader.GetInt64(0) - 1]);
+            }
+        }
+
+        using var rows = new CopyRows();
+        var next = 0;
+        foreach (var sum in sums)
+        {
+            if (next < known.Count && known[next].Value == sum.Value)
+            {
+                next++;
+                continue;
+            }
+
+            rows.BeginRow(columns: 9);
+            rows.Text(sum.Key.Tenant);
+            rows.Text(sum.Key.User);
+            rows.Text(sum.Key.Service);
+            rows.Instant(sum.Key.Bucket);
+            rows.Text(sum.Key.Currency);
+            rows.Text(sum.Key.Units);
+            rows.Bigint(sum.Value.Calls);
+            rows.Numerics(sum.Value.Quantities);
+            rows.Numeric(sum.Value.Amount);
+        }
+
+        if (known.Count < sums.Count)
+        {
+            await rows.CopyTo(
+                connection,
+                """
+                copy usage_totals (tenant_id, user_id, service_id, bucket, currency, units, calls, quantities, amount) from stdin (format binary)
+                """,
+                cancellation);
+        }
+
+        return known;
+    }
+
+    /// <summary>
+    /// Zeros are kept: a row is there when any call ever counted in it, however the events were cut into batches; and a number has
+    /// as many decimals as any that was ever added to it.
+    /// </summary>
+    private static NpgsqlBatchCommand Upsert(List<KeyValuePair<Key, Sum>> sums, string table, bool withUser, bool withWidth = false)
+    {
+        var key = $"tenant_id, {(withUser ? "user_id, " : "")}service_id, {(withWidth ? "minutes, " : "")}bucket, currency, units";
+        return Sql.Command(
+            $"""
+             insert into {table} as t ({key}, calls, quantities, amount)
+             select {key}, calls, quantities::numeric[], amount
+             from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) k (tenant_id, user_id, service_id, bucket, currency, units, calls, quantities, amount, minutes)
+             on conflict ({key}) do update set
+               calls = t.calls + excluded.calls,
+               quantities = (select array_agg(a + b order by o) from unnest(t.quantities, excluded.quantities) with ordinality x (a, b, o)),
+               amount = t.amount + excluded.amount
+             """,
+            [
+                .. Keys(sums), Sql.Longs(sums.Select(s => s.Value.Calls)), Sql.Texts(sums.Select(s => Literal(s.Value.Quantities))),
+                Sql.Value(sums.Select(s => s.Value.Amount).ToArray()), Sql.Value(sums.Select(s => UsageBuckets.MinutesOf(s.Key.Width)).ToArray()),
+            ]);
+    }
+
+    private static NpgsqlParameter[] Keys(List<KeyValuePair<Key, Sum>> sums) =>
+    [
+        Sql.Texts(sums.Select(s => s.Key.Tenant)), Sql.Texts(sums.Select(s => s.Key.User)), Sql.Texts(sums.Select(s => s.Key.Service)),
+        Sql.Instants(sums.Select(s => s.Key.Bucket)), Sql.Texts(sums.Select(s => s.Key.Currency)), Sql.Texts(sums.Select(s => s.Key.Units)),
+    ];
+
+    private static string Literal(decimal[] quantities) =>
+        $"{{{string.Join(',', quantities.Select(q => q.ToString(CultureInfo.InvariantCulture)))}}}";
+
     private readonly record struct Key(string Tenant, string User, string Service, DateTimeOffset Bucket, string Currency, string Units)
     {
         public TimeSpan Width { get; init; } = UsageBuckets.Width;
+
+        /// <summary>The order of the primary keys.</summary>
+        public int CompareTo(in Key other)
+        {
+            var order = string.CompareOrdinal(Tenant, other.Tenant);
+            order = order != 0 ? order : string.CompareOrdinal(User, other.User);
+            order = order != 0 ? order : string.CompareOrdinal(Service, other.Service);
+            order = order != 0 ? order : Width.CompareTo(other.Width);
+            order = order != 0 ? order : Bucket.CompareTo(other.Bucket);
+            order = order != 0 ? order : string.CompareOrdinal(Currency, other.Currency);
+            return order != 0 ? order : string.CompareOrdinal(Units, other.Units);
+        }
     }
 
     /// <summary>A call that comes to a total (<paramref name="Sign"/> +1) or goes from it (-1).</summary>
@@ -119,35 +231,13 @@ public sealed class UsageTotalsProjection : IProjection
             }
         }
 
-        /// <summary>
-        /// In the order of the primary key. Zeros are kept: a row is there when any call ever counted in it, however the events
-        /// were cut into batches; and a number has as many decimals as any that was ever added to it.
-        /// </summary>
-        public NpgsqlBatchCommand Upsert(string table, bool withUser, bool withWidth = false)
+        /// <summary>In the order of the primary key, so that neighbours go to the same page.</summary>
+        public List<KeyValuePair<Key, Sum>> InKeyOrder()
         {
-            var rows = _sums
-                .OrderBy(s => s.Key.Tenant, StringComparer.Ordinal).ThenBy(s => s.Key.User, StringComparer.Ordinal)
-                .ThenBy(s => s.Key.Service, StringComparer.Ordinal).ThenBy(s => s.Key.Width).ThenBy(s => s.Key.Bucket)
-                .ThenBy(s => s.Key.Currency, StringComparer.Ordinal).ThenBy(s => s.Key.Units, StringComparer.Ordinal).ToList();
-            var key = $"tenant_id, {(withUser ? "user_id, " : "")}service_id, {(withWidth ? "minutes, " : "")}bucket, currency, units";
-            return Sql.Command(
-                $"""
-                 insert into {table} as t ({key}, calls, quantities, amount)
-                 select {key}, calls, quantities::numeric[], amount
-                 from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) k (tenant_id, user_id, service_id, bucket, currency, units, calls, quantities, amount, minutes)
-                 on conflict ({key}) do update set
-                   calls = t.calls + excluded.calls,
-                   quantities = (select array_agg(a + b order by o) from unnest(t.quantities, excluded.quantities) with ordinality x (a, b, o)),
-                   amount = t.amount + excluded.amount
-                 """,
-                Sql.Texts(rows.Select(r => r.Key.Tenant)), Sql.Texts(rows.Select(r => r.Key.User)), Sql.Texts(rows.Select(r => r.Key.Service)),
-                Sql.Instants(rows.Select(r => r.Key.Bucket)), Sql.Texts(rows.Select(r => r.Key.Currency)), Sql.Texts(rows.Select(r => r.Key.Units)),
-                Sql.Longs(rows.Select(r => r.Value.Calls)), Sql.Texts(rows.Select(r => Literal(r.Value.Quantities))),
-                Sql.Value(rows.Select(r => r.Value.Amount).ToArray()), Sql.Value(rows.Select(r => UsageBuckets.MinutesOf(r.Key.Width)).ToArray()));
+            var rows = _sums.ToList();
+            rows.Sort((a, b) => a.Key.CompareTo(b.Key));
+            return rows;
         }
-
-        private static string Literal(decimal[] quantities) =>
-            $"{{{string.Join(',', quantities.Select(q => q.ToString(CultureInfo.InvariantCulture)))}}}";
     }
 
     private sealed class Sum
