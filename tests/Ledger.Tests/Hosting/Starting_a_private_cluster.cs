@@ -39,6 +39,17 @@ public sealed class Starting_a_private_cluster : IDisposable
     }
 
     [Fact]
+    public async Task packs_whole_pages_as_fast_as_its_PostgreSQL_can()
+    {
+        await using var cluster = await StartAsync();
+
+        Assert.Equal("as it can", await QueryAsync(cluster, """
+            select case when setting = case when 'lz4' = any(enumvals) then 'lz4' else 'pglz' end then 'as it can' else setting end
+            from pg_settings where name = 'wal_compression'
+            """));
+    }
+
+    [Fact]
     public async Task never_runs_postgres_as_root_and_gives_it_a_session_of_its_own()
     {
         await using var cluster = await StartAsync();
