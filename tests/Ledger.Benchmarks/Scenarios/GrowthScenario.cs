@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 
 namespace Ledger.Benchmarks;
@@ -23,8 +22,8 @@ internal static class GrowthScenario
         {
             var (few, many) = (await Join(bench, small, run), await Join(bench, large, run));
             Add($"single joins, {Connections} connections", few, many);
-            (few, many) = (await Import(small, run), await Import(large, run));
-            Add("import, until the receipt", few, many);
+            ((few, _), (many, _)) = (await ImportScenario.Measure(small, run, Lines), await ImportScenario.Measure(large, run, Lines));
+            Add(few.Figure, few, many);
 
             void Add(string figure, Sample few, Sample many)
             {
@@ -60,20 +59,6 @@ internal static class GrowthScenario
         await node.WaitForViews(head + load.Done);
         await node.Verify(head, load.Done);
         return await measurement.Finish("", run, load.Rate, load.Done) with { P50Ms = load.P50Ms, P99Ms = load.P99Ms };
-    }
-
-    private static async Task<Sample> Import(Node node, int run)
-    {
-        var body = ImportScenario.Csv(NewUsers(Lines));
-        var head = await node.Head();
-        var measurement = await Measurement.Begin(node);
-        var started = Stopwatch.GetTimestamp();
-        await ImportScenario.Import(node.Process.Http, "BENCH", body);
-        var elapsed = Stopwatch.GetElapsedTime(started);
-        measurement.EndLoad();
-        await node.WaitForViews(head + Lines);
-        await node.Verify(head, Lines);
-        return await measurement.Finish("", run, Lines / elapsed.TotalSeconds, Lines);
     }
 
     private static IEnumerable<string> NewUsers(int count) => Enumerable.Range(0, count).Select(_ => UserIds.New());
