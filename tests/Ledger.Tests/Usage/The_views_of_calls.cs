@@ -38,6 +38,25 @@ public sealed class The_views_of_calls(PostgresFixture postgres, ITestOutputHelp
     }
 
     [Fact]
+    public async Task Copy_many_rows_that_are_new_and_add_to_those_that_are_there()
+    {
+        const int Users = 300;
+        var quantities = new Dictionary<string, decimal> { ["call"] = 1, ["token"] = 0.25m };
+        // Of the users of each batch but the first, half have called in the one before.
+        var log = Enumerable.Range(0, 3 * Users).Select(i => Given.Recorded(
+            "usage-m-2026-11-20",
+            new CallRecorded("s", $"{i}", $"u{(7 * i % Users) + (i / Users * Users / 2)}", "m", TestClock.Start, quantities, null, i + 0.10m, "USD", 1, null),
+            i + 1, TestClock.Start, i + 1)).ToArray();
+
+        var rows = await Rows(UsageTotalsProjection.View, log.Chunk(Users));
+
+        Assert.True(Users >= CopyRows.MinRows && Users / 3 < CopyRows.MinRows);
+        Assert.Contains("(*DEFAULT*,u150,m,\"2026-11-20 12:00:00+00\",USD,\"call,token\",2,\"{2,0.50}\",", rows, StringComparison.Ordinal);
+        Assert.Equal(await Rows(UsageTotalsProjection.View, log.Chunk(Users / 3)), rows);
+        Assert.Equal(await Rows(UsageTotalsProjection.View, [log]), rows);
+    }
+
+    [Fact]
     public async Task Keep_a_row_of_a_quarter_whose_calls_were_all_taken_back()
     {
         var call = new CallRecorded("s", "1", "u", "m", TestClock.Start, new Dictionary<string, decimal> { ["call"] = 1 }, null, 1.50m, "USD", 1, null);
