@@ -8,7 +8,8 @@ namespace Ledger.EventStore;
 /// <summary>
 /// Rows in the format of a binary COPY (https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4): a header, each
 /// row as its number of columns and each value after its length, a trailer. Npgsql's importer awaits once a value, which took
-/// half of the time that a batch is in the database; here a batch is sent in large pieces.
+/// half of the time that a batch is in the database; here a batch is sent in pieces. One array for all of it would be a large
+/// object, of which the pool keeps several of each size.
 /// </summary>
 public sealed class CopyRows : IDisposable
 {
@@ -17,11 +18,14 @@ public sealed class CopyRows : IDisposable
 
     private const int PieceBytes = 64 * 1024;
     private const int NullLength = -1;
+    private const int MaxGroups = 9; // of the 29 digits of a decimal, wherever the point is
     private const byte JsonbVersion = 1;
     private static readonly long s_epochTicks = new DateTime(2000, 1, 1, 0, 0, 0, DateTimeKind.Utc).Ticks; // PostgreSQL's
 
-    private byte[] _buffer = ArrayPool<byte>.Shared.Rent(PieceBytes);
-    private int _length;
+    private readonly List<ArraySegment<byte>> _full = [];
+    private byte[] _piece = ArrayPool<byte>.Shared.Rent(PieceBytes);
+    private int _used; // of the piece
+    private int _before; // bytes in the full ones
 
     /// <summary>No rows yet; without a header it is for values that become a part of other rows.</summary>
     public CopyRows(bool header = true)
@@ -34,7 +38,7 @@ public sealed class CopyRows : IDisposable
     }
 
     /// <summary>Bytes written so far.</summary>
-    public int Length => _length;
+    public int Length => _before + _used;
 
     /// <summary>Begins a row of so many values, which follow in the order of the command's columns.</summary>
     public void BeginRow(short columns) => Smallint(columns);
@@ -45,7 +49,7 @@ public sealed class CopyRows : IDisposable
         var room = Room(sizeof(int) + sizeof(long));
         BinaryPrimitives.WriteInt32BigEndian(room, sizeof(long));
         BinaryPrimitives.WriteInt64BigEndian(room[sizeof(int)..], value);
-        _length += sizeof(int) + sizeof(long);
+        _used += sizeof(int) + sizeof(long);
     }
 
     /// <summary>An int.</summary>
@@ -102,7 +106,6 @@ public sealed class CopyRows : IDisposable
     {
         const int DigitsOfGroup = 4;
         const int Base = 10_000;
-        const int MaxGroups = 9; // of the 29 digits of a decimal, wherever the point is
         ReadOnlySpan<int> powers = [1, 10, 100, 1_000];
         Span<int> parts = stackalloc int[4];
         decimal.GetBits(value, parts);
@@ -143,8 +146,11 @@ public sealed class CopyRows : IDisposable
     public void Numerics(ReadOnlySpan<decimal> values)
     {
         const int OidOfNumeric = 1700;
+        const int MaxHeaderBytes = 6 * sizeof(int);
+        const int MaxNumericBytes = sizeof(int) + ((4 + MaxGroups) * sizeof(short));
+        Room(MaxHeaderBytes + (values.Length * MaxNumericBytes)); // all in one piece, as its length is known at the end only
+        var start = _used;
         LengthOf(0);
-        var start = _length;
         LengthOf(values.IsEmpty ? 0 : 1); // dimensions
         LengthOf(0); // no nulls
         LengthOf(OidOfNumeric);
@@ -159,7 +165,7 @@ public sealed class CopyRows : IDisposable
             Numeric(value);
         }
 
-        BinaryPrimitives.WriteInt32BigEndian(_buffer.AsSpan(start - sizeof(int)), _length - start);
+        BinaryPrimitives.WriteInt32BigEndian(_piece.AsSpan(start), _used - start - sizeof(int));
     }
 
     /// <summary>A timestamptz, to the microsecond.</summary>
@@ -184,7 +190,7 @@ public sealed class CopyRows : IDisposable
         var room = Room(sizeof(int) + 16);
         BinaryPrimitives.WriteInt32BigEndian(room, 16);
         value.TryWriteBytes(room[sizeof(int)..], bigEndian: true, out _);
-        _length += sizeof(int) + 16;
+        _used += sizeof(int) + 16;
     }
 
     /// <summary>A text or varchar.</summary>
@@ -199,7 +205,7 @@ public sealed class CopyRows : IDisposable
         var room = Room(sizeof(int) + Encoding.UTF8.GetMaxByteCount(value.Length));
         var bytes = Encoding.UTF8.GetBytes(value, room[sizeof(int)..]);
         BinaryPrimitives.WriteInt32BigEndian(room, bytes);
-        _length += sizeof(int) + bytes;
+        _used += sizeof(int) + bytes;
     }
 
     /// <summary>A jsonb.</summary>
@@ -207,7 +213,7 @@ public sealed class CopyRows : IDisposable
     {
         LengthOf(utf8.Length + 1);
         Room(1)[0] = JsonbVersion;
-        _length++;
+        _used++;
         Write(utf8);
     }
 
@@ -249,61 +255,90 @@ public sealed class CopyRows : IDisposable
     {
         LengthOf(1);
         Room(1)[0] = value ? (byte)1 : (byte)0;
-        _length++;
+        _used++;
     }
 
     /// <summary>Values of a row that were encoded before, without a header.</summary>
     public void Encoded(ReadOnlySpan<byte> values) => Write(values);
 
     /// <summary>What was written so far.</summary>
-    public byte[] ToArray() => _buffer.AsSpan(0, _length).ToArray();
+    public byte[] ToArray()
+    {
+        var all = new byte[Length];
+        var copied = 0;
+        foreach (var piece in _full)
+        {
+            piece.AsSpan().CopyTo(all.AsSpan(copied));
+            copied += piece.Count;
+        }
+
+        _piece.AsSpan(0, _used).CopyTo(all.AsSpan(copied));
+        return all;
+    }
 
     /// <summary>Sends what was written as one COPY.</summary>
     public async Task CopyTo(NpgsqlConnection connection, string command, CancellationToken cancellation)
     {
         Write([0xFF, 0xFF]); // the trailer
         await using var copy = await connection.BeginRawBinaryCopyAsync(command, cancellation);
-        await copy.WriteAsync(_buffer.AsMemory(0, _length), cancellation);
+        foreach (var piece in _full)
+        {
+            await copy.WriteAsync(piece, cancellation);
+        }
+
+        await copy.WriteAsync(_piece.AsMemory(0, _used), cancellation);
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        if (_buffer.Length > 0)
+        foreach (var piece in _full)
         {
-            ArrayPool<byte>.Shared.Return(_buffer);
-            _buffer = [];
+            ArrayPool<byte>.Shared.Return(piece.Array!);
+        }
+
+        _full.Clear();
+        if (_piece.Length > 0)
+        {
+            ArrayPool<byte>.Shared.Return(_piece);
+            _piece = [];
         }
     }
 
     private void Smallint(short value)
     {
         BinaryPrimitives.WriteInt16BigEndian(Room(sizeof(short)), value);
-        _length += sizeof(short);
+        _used += sizeof(short);
     }
 
     private void LengthOf(int value)
     {
         BinaryPrimitives.WriteInt32BigEndian(Room(sizeof(int)), value);
-        _length += sizeof(int);
+        _used += sizeof(int);
     }
 
     private void Write(ReadOnlySpan<byte> bytes)
     {
-        bytes.CopyTo(Room(bytes.Length));
-        _length += bytes.Length;
+        while (!bytes.IsEmpty)
+        {
+            var some = Math.Min(bytes.Length, Room(1).Length);
+            bytes[..some].CopyTo(_piece.AsSpan(_used));
+            _used += some;
+            bytes = bytes[some..];
+        }
     }
 
+    /// <summary>What is left of the piece, or another one: at least so many bytes.</summary>
     private Span<byte> Room(int bytes)
     {
-        if (_buffer.Length - _length < bytes)
+        if (_piece.Length - _used < bytes)
         {
-            var larger = ArrayPool<byte>.Shared.Rent(Math.Max(2 * _buffer.Length, _length + bytes));
-            _buffer.AsSpan(0, _length).CopyTo(larger);
-            ArrayPool<byte>.Shared.Return(_buffer);
-            _buffer = larger;
+            _full.Add(new ArraySegment<byte>(_piece, 0, _used));
+            _before += _used;
+            _piece = ArrayPool<byte>.Shared.Rent(Math.Max(PieceBytes, bytes));
+            _used = 0;
         }
 
-        return _buffer.AsSpan(_length);
+        return _piece.AsSpan(_used);
     }
 }

@@ -39,7 +39,7 @@ internal sealed partial class RebuildRunner(
             }
 
             var behind = status.Position + status.LagEvents - (status.Rebuild == "requested" ? 0 : status.RebuildPosition ?? 0);
-            if (behind > options.MaxProjectionBatch)
+            if (behind > options.MaxRebuildBatch)
             {
                 if (_running.Values.Count(r => !r.IsCompleted) >= AllTenantsDatabase.MaxRebuildsAtOnce)
                 {
@@ -101,7 +101,7 @@ internal sealed partial class RebuildRunner(
         await using var reading = await database.OpenConnectionAsync(_stopping.Token);
         var position = await RebuildPosition(connection, view);
         var page = await Read(position);
-        while (page.Events.Count == options.MaxProjectionBatch && currentEpoch() == epoch)
+        while (page.Events.Count == options.MaxRebuildBatch && currentEpoch() == epoch)
         {
             var events = page.Events;
             var next = Read(events[^1].Position);
@@ -122,7 +122,7 @@ internal sealed partial class RebuildRunner(
             await Execute(analysing, $"analyze \"{ShadowSchema(view)}\".\"{table}\""); // plans are right from the swap on
         }
 
-        Task<EventPage> Read(long after) => reader.CopyPage(reading, after, long.MaxValue, options.MaxProjectionBatch, _stopping.Token);
+        Task<EventPage> Read(long after) => reader.CopyPage(reading, after, long.MaxValue, options.MaxRebuildBatch, _stopping.Token);
     }
 
     /// <summary>Folds a page; of two nodes that both fold it, one commits.</summary>
@@ -181,7 +181,7 @@ internal sealed partial class RebuildRunner(
         var upTo = status.State == "running" ? Math.Max(status.Position, position) : long.MaxValue;
         await using (var reading = await database.OpenConnectionAsync(cancellation))
         {
-            while (await reader.ReadPage(reading, position, upTo, options.MaxProjectionBatch, cancellation) is { Count: > 0 } events)
+            while (await reader.ReadPage(reading, position, upTo, options.MaxRebuildBatch, cancellation) is { Count: > 0 } events)
             {
                 await FoldPage(connection, view, events, position, epoch);
                 position = events[^1].Position;

@@ -116,7 +116,7 @@ public sealed partial class Replay : IAsyncDisposable
             _positions[view.Name] = Math.Max(from, position);
         }
 
-        Task<EventPage> Read(long after) => _reader.CopyPage(reading, after, position, _options.MaxProjectionBatch, cancellation);
+        Task<EventPage> Read(long after) => _reader.CopyPage(reading, after, position, _options.MaxRebuildBatch, cancellation);
     }
 
     /// <summary>A transaction in which the folded tables are read as <see cref="ViewRows"/> wants it; nothing can be folded meanwhile.</summary>

@@ -7,7 +7,7 @@ namespace Ledger.EventStore;
 internal sealed class PagesToSeal
 {
     /// <summary>What it keeps at most; the sealer reads itself what came while it was full.</summary>
-    public const int MaxBytes = 16 * 1024 * 1024;
+    public const int MaxBytes = 8 * 1024 * 1024;
 
     private readonly Lock _lock = new();
     private readonly Queue<PageRows> _pages = [];

@@ -26,7 +26,7 @@ internal sealed class TestNode : IAsyncDisposable
     /// <summary>Quick to take over, so that tests need not wait.</summary>
     public static EventStoreOptions Quick { get; } = new()
     {
-        LeaseDuration = TimeSpan.FromSeconds(1), HeartbeatInterval = TimeSpan.FromMilliseconds(100), MaxProjectionBatch = 50,
+        LeaseDuration = TimeSpan.FromSeconds(1), HeartbeatInterval = TimeSpan.FromMilliseconds(100), MaxProjectionBatch = 50, MaxRebuildBatch = 50,
     };
 
     public NpgsqlDataSource Database { get; }
