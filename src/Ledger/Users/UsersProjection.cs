@@ -11,9 +11,6 @@ namespace Ledger.Users;
 /// </summary>
 public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnumerable<Type> otherEvents, Func<object, string> userOf) : IProjection
 {
-    /// <summary>New users from which on a COPY is worth its round trips, and that of the look-up before it.</summary>
-    internal const int MinCopiedUsers = 200;
-
     /// <summary>Of so many new users it is looked up whether calls have named them before. Where one was, others will have been.</summary>
     private const int Probes = 16;
 
@@ -103,7 +100,7 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnum
     /// </summary>
     private static async Task<bool> TryCopy(KeyValuePair<StreamKey, User>[] users, NpgsqlConnection connection, CancellationToken cancellation)
     {
-        if (users.Length < MinCopiedUsers || await IsAnyKnown([.. users.Where((_, i) => i % (users.Length / Probes) == 0)], connection, cancellation))
+        if (users.Length < CopyRows.MinRows || await IsAnyKnown([.. users.Where((_, i) => i % (users.Length / Probes) == 0)], connection, cancellation))
         {
             return false;
         }

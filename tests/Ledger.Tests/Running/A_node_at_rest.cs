@@ -13,8 +13,8 @@ public sealed class A_node_at_rest(PostgresFixture postgres)
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     /// <summary>
-    /// Statements are counted by PostgreSQL, which counts its own vacuums' apart. What has been done before is told late on a crowded
-    /// machine, and a lease that ran out there is taken anew: one of several windows has to be quiet.
+    /// Only statements are counted, so none of what PostgreSQL does for itself. On a crowded machine a node is busy for longer with what
+    /// it was asked before, and a lease that ran out is taken anew: one of several windows has to be quiet.
     /// </summary>
     [Fact]
     public async Task asks_the_database_less_than_twice_a_second()
@@ -48,9 +48,9 @@ public sealed class A_node_at_rest(PostgresFixture postgres)
                         select $"{times} {statement.Key}"];
             var sum = statements.Values.Sum() - before.Values.Sum();
             TestContext.Current.TestOutputHelper?.WriteLine($"{sum} statements in {Window.TotalSeconds} s");
-            if (sum < 2 * Window.TotalSeconds)
+            if (sum >= 15 && sum < 2 * Window.TotalSeconds) // at least the lease's renewals
             {
-                Assert.Contains(asked, statement => statement.Contains("daemon_lease", StringComparison.Ordinal)); // its renewals are seen
+                Assert.Contains(asked, statement => statement.Contains("daemon_lease", StringComparison.Ordinal));
                 return;
             }
         }

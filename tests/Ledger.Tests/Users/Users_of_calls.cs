@@ -98,11 +98,11 @@ public sealed class A_user_known_by_a_call(TestNode node, PostgresFixture postgr
     [InlineData(new int[0])]
     [InlineData(new[] { 0 })] // the first that is looked up before many are copied
     [InlineData(new[] { 150 })] // one that is not
-    [InlineData(new[] { 3, 4, UsersProjection.MinCopiedUsers + 99 })]
+    [InlineData(new[] { 3, 4, CopyRows.MinRows + 99 })]
     public async Task Keeps_its_row_when_many_new_ones_join(int[] callers)
     {
         var calls = callers.Select((user, i) => Given.Recorded("usage-m-2026-11-20", CallOf($"u{user:D4}"), i + 1, TestClock.Start.AddSeconds(i), i + 1)).ToArray();
-        var joins = Enumerable.Range(0, UsersProjection.MinCopiedUsers + 100).Select(i => Given.Recorded(
+        var joins = Enumerable.Range(0, CopyRows.MinRows + 100).Select(i => Given.Recorded(
             $"user-u{i:D4}", new UserJoinedSegment("S", 1, null, null, "import"), calls.Length + i + 1, TestClock.Start.AddHours(1), 1)).ToArray();
 
         var rows = (await Rows([.. calls.Length > 0 ? [calls] : Array.Empty<RecordedEvent[]>(), joins])).Split('\n');
