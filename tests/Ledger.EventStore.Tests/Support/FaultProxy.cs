@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using Ledger.Testing;
 using Npgsql;
 
 namespace Ledger.EventStore.Tests.Support;
@@ -7,22 +8,18 @@ namespace Ledger.EventStore.Tests.Support;
 /// <summary>Stands between Npgsql and PostgreSQL and cuts or holds connections where it hurts.</summary>
 internal sealed class FaultProxy : IAsyncDisposable
 {
-    private readonly TcpListener _listener = new(IPAddress.Loopback, 0);
-    private readonly CancellationTokenSource _stopping = new();
-    private readonly List<TcpClient> _open = [];
+    private readonly LoopbackListener _listener;
+    private readonly List<Socket> _open = [];
     private readonly int _target;
-    private readonly Task _accepting;
     private int _cuts;
 
     public FaultProxy(string connectionString)
     {
         _target = new NpgsqlConnectionStringBuilder(connectionString).Port;
-        _listener.Start();
-        Port = ((IPEndPoint)_listener.LocalEndpoint).Port;
-        _accepting = Accept();
+        _listener = new LoopbackListener(Serve);
     }
 
-    public int Port { get; }
+    public int Port => _listener.Port;
 
     /// <summary>Connections cut by the rules below.</summary>
     public int Cuts => Volatile.Read(ref _cuts);
@@ -64,69 +61,47 @@ internal sealed class FaultProxy : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        await _stopping.CancelAsync();
-        _listener.Stop();
+        await _listener.DisposeAsync();
         CutAll();
-        await _accepting;
-        _stopping.Dispose();
     }
 
-    private async Task Accept()
+    private async Task Serve(Socket client, CancellationToken stopping)
     {
-        try
+        using var server = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+        using (client)
         {
-            while (true)
+            client.NoDelay = true;
+            lock (_open)
             {
-                var client = await _listener.AcceptTcpClientAsync(_stopping.Token);
                 if (Away)
                 {
-                    client.Close();
-                    continue;
+                    return;
                 }
 
-                var server = new TcpClient { NoDelay = true };
-                client.NoDelay = true;
-                lock (_open)
-                {
-                    _open.AddRange([client, server]);
-                }
+                _open.AddRange([client, server]);
+            }
 
-                _ = Serve(client, server);
+            try
+            {
+                await server.ConnectAsync(IPAddress.Loopback, _target, stopping);
+                await Task.WhenAny(
+                    Pump(client, server, piece => ToServer(piece), stopping),
+                    Pump(server, client, piece => ToClient(piece), stopping));
+            }
+            catch (Exception exception) when (exception is SocketException or ObjectDisposedException or OperationCanceledException)
+            {
+                // Cut.
             }
         }
-        catch (Exception exception) when (exception is OperationCanceledException or SocketException or ObjectDisposedException)
-        {
-            // Disposed.
-        }
     }
 
-    private async Task Serve(TcpClient client, TcpClient server)
-    {
-        try
-        {
-            await server.ConnectAsync(IPAddress.Loopback, _target, _stopping.Token);
-            await Task.WhenAny(
-                Pump(client.GetStream(), server.GetStream(), piece => ToServer(piece)),
-                Pump(server.GetStream(), client.GetStream(), piece => ToClient(piece)));
-        }
-        catch (Exception exception) when (exception is IOException or SocketException or ObjectDisposedException or OperationCanceledException or InvalidOperationException)
-        {
-            // Cut.
-        }
-        finally
-        {
-            client.Close();
-            server.Close();
-        }
-    }
-
-    private async Task Pump(NetworkStream from, NetworkStream to, Func<ReadOnlyMemory<byte>, Task<bool>> rule)
+    private async Task Pump(Socket from, Socket to, Func<ReadOnlyMemory<byte>, Task<bool>> rule, CancellationToken stopping)
     {
         try
         {
             var buffer = new byte[256 * 1024];
             int read;
-            while ((read = await from.ReadAsync(buffer, _stopping.Token)) > 0)
+            while ((read = await from.ReceiveAsync(buffer, stopping)) > 0)
             {
                 if (!await rule(buffer.AsMemory(0, read)))
                 {
@@ -134,10 +109,13 @@ internal sealed class FaultProxy : IAsyncDisposable
                     return;
                 }
 
-                await to.WriteAsync(buffer.AsMemory(0, read), _stopping.Token);
+                for (var sent = 0; sent < read;)
+                {
+                    sent += await to.SendAsync(buffer.AsMemory(sent, read - sent), stopping);
+                }
             }
         }
-        catch (Exception exception) when (exception is IOException or SocketException or ObjectDisposedException or OperationCanceledException)
+        catch (Exception exception) when (exception is SocketException or ObjectDisposedException or OperationCanceledException)
         {
             // The other side is gone.
         }

@@ -1,72 +1,45 @@
 using System.Collections.Concurrent;
 using System.Globalization;
-using System.Net;
 using System.Net.Sockets;
 using System.Text;
+using Ledger.Testing;
 
 namespace Ledger.Tests.Campaigns;
 
 /// <summary>A gateway on a bare socket, which answers each request with whatever bytes it is told to, or does worse.</summary>
 internal sealed class RawGateway : IAsyncDisposable
 {
-    private readonly TcpListener _listener = new(IPAddress.Loopback, 0);
-    private readonly CancellationTokenSource _stop = new();
+    private readonly LoopbackListener _listener;
     private readonly Func<Socket, string, Task> _answer;
-    private readonly Task _accepting;
     private int _connections;
 
     /// <param name="answer">Is given the connection and the request; the connection is closed if it throws.</param>
     public RawGateway(Func<Socket, string, Task> answer)
     {
         _answer = answer;
-        _listener.Start();
-        _accepting = Accept();
+        _listener = new LoopbackListener(Serve);
     }
 
-    public Uri Address => new($"http://127.0.0.1:{((IPEndPoint)_listener.LocalEndpoint).Port}");
+    public Uri Address => new($"http://127.0.0.1:{_listener.Port}");
 
     /// <summary>What came, in order.</summary>
     public ConcurrentQueue<string> Requests { get; } = [];
 
     public int Connections => Volatile.Read(ref _connections);
 
-    public CancellationToken Stopping => _stop.Token;
-
     /// <summary>One that answers with these bytes.</summary>
     public static RawGateway Answering(string bytes) => new((socket, _) => socket.SendAsync(Encoding.Latin1.GetBytes(bytes)));
 
-    public async ValueTask DisposeAsync()
-    {
-        await _stop.CancelAsync();
-        _listener.Dispose();
-        await _accepting;
-        _stop.Dispose();
-    }
+    public ValueTask DisposeAsync() => _listener.DisposeAsync();
 
-    private async Task Accept()
+    private async Task Serve(Socket socket, CancellationToken stopping)
     {
-        try
-        {
-            while (true)
-            {
-                var socket = await _listener.AcceptSocketAsync(_stop.Token);
-                Interlocked.Increment(ref _connections);
-                _ = Serve(socket);
-            }
-        }
-        catch (Exception exception) when (exception is OperationCanceledException or SocketException or ObjectDisposedException)
-        {
-            // it has ended
-        }
-    }
-
-    private async Task Serve(Socket socket)
-    {
+        Interlocked.Increment(ref _connections);
         using (socket)
         {
             try
             {
-                while (await Read(socket) is { } request)
+                while (await Read(socket, stopping) is { } request)
                 {
                     Requests.Enqueue(request);
                     await _answer(socket, request);
@@ -79,7 +52,7 @@ internal sealed class RawGateway : IAsyncDisposable
         }
     }
 
-    private async Task<string?> Read(Socket socket)
+    private static async Task<string?> Read(Socket socket, CancellationToken stopping)
     {
         var read = new StringBuilder();
         var buffer = new byte[16_384];
@@ -95,7 +68,7 @@ internal sealed class RawGateway : IAsyncDisposable
                 }
             }
 
-            var count = await socket.ReceiveAsync(buffer, _stop.Token);
+            var count = await socket.ReceiveAsync(buffer, stopping);
             if (count == 0)
             {
                 return null;

@@ -1,10 +1,10 @@
 using System.Collections.Concurrent;
-using System.Net;
 using System.Net.Security;
 using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using System.Text;
+using Ledger.Testing;
 
 namespace Ledger.Tests.Campaigns;
 
@@ -14,17 +14,11 @@ internal sealed record ReceivedMail(string From, IReadOnlyList<string> To, strin
 /// <summary>A mail server on a socket that keeps what it gets.</summary>
 internal sealed class SmtpSink : IAsyncDisposable
 {
-    private readonly TcpListener _listener = new(IPAddress.Loopback, 0);
-    private readonly CancellationTokenSource _stop = new();
-    private readonly Task _accepting;
+    private readonly LoopbackListener _listener;
 
-    public SmtpSink()
-    {
-        _listener.Start();
-        _accepting = Accept();
-    }
+    public SmtpSink() => _listener = new LoopbackListener(Serve);
 
-    public int Port => ((IPEndPoint)_listener.LocalEndpoint).Port;
+    public int Port => _listener.Port;
 
     /// <summary>TLS from the start.</summary>
     public bool IsTls { get; init; }
@@ -42,36 +36,15 @@ internal sealed class SmtpSink : IAsyncDisposable
     /// <summary>A certificate for localhost of its own authority.</summary>
     public static X509Certificate2 Certificate { get; } = Certify();
 
-    public async ValueTask DisposeAsync()
-    {
-        await _stop.CancelAsync();
-        _listener.Dispose();
-        await _accepting;
-        _stop.Dispose();
-    }
+    public ValueTask DisposeAsync() => _listener.DisposeAsync();
 
-    private async Task Accept()
+    private async Task Serve(Socket socket, CancellationToken stopping)
     {
-        try
-        {
-            while (true)
-            {
-                _ = Serve(await _listener.AcceptTcpClientAsync(_stop.Token));
-            }
-        }
-        catch (Exception exception) when (exception is OperationCanceledException or SocketException or ObjectDisposedException)
-        {
-            // it has ended
-        }
-    }
-
-    private async Task Serve(TcpClient client)
-    {
-        using (client)
+        using (socket)
         {
             try
             {
-                Stream stream = client.GetStream();
+                Stream stream = new NetworkStream(socket);
                 stream = IsTls ? await Secure(stream) : stream;
                 await Talk(stream, IsTls);
             }
@@ -153,13 +126,13 @@ internal sealed class SmtpSink : IAsyncDisposable
             }
         }
 
-        Task Say(string text) => stream.WriteAsync(Encoding.UTF8.GetBytes($"{text}\r\n"), _stop.Token).AsTask();
+        Task Say(string text) => stream.WriteAsync(Encoding.UTF8.GetBytes($"{text}\r\n"), _listener.Stopping).AsTask();
 
         async Task<string?> ReadLine()
         {
             var line = new List<byte>();
             var one = new byte[1];
-            while (await stream.ReadAsync(one, _stop.Token) == 1)
+            while (await stream.ReadAsync(one, _listener.Stopping) == 1)
             {
                 if (one[0] == '\n')
                 {
@@ -176,7 +149,7 @@ internal sealed class SmtpSink : IAsyncDisposable
     private async Task<Stream> Secure(Stream stream)
     {
         var tls = new SslStream(stream);
-        await tls.AuthenticateAsServerAsync(new SslServerAuthenticationOptions { ServerCertificate = Certificate }, _stop.Token);
+        await tls.AuthenticateAsServerAsync(new SslServerAuthenticationOptions { ServerCertificate = Certificate }, _listener.Stopping);
         return tls;
     }
 

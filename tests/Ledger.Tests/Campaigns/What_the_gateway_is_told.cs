@@ -39,6 +39,7 @@ public sealed class What_the_gateway_is_told(PostgresFixture postgres)
         meters.SetMeasurementEventCallback<double>((i, _, tags, _) => measured.Enqueue($"{i.Name} {string.Join(' ', tags.ToArray())}"));
         meters.Start();
         var behaviour = "";
+        var run = $"m-{Guid.NewGuid()}";
         await using var raw = new RawGateway(async (socket, request) =>
         {
             // Whatever it does, it repeats all that it was told.
@@ -68,7 +69,7 @@ public sealed class What_the_gateway_is_told(PostgresFixture postgres)
             using var gateway = new Gateway(settings.MessageGateway, TimeProvider.System, node.Services.GetRequiredService<ILogger<Gateway>>());
             for (var i = 0; i < (next == "echo" ? CircuitBreaker.FailuresToOpen : 1); i++)
             {
-                outcomes.Add(await gateway.Send($"m-{next}-{i}", "+4915112345678", "text", Cancellation));
+                outcomes.Add(await gateway.Send($"{run}-{next}-{i}", "+4915112345678", "text", Cancellation));
             }
         }
 
@@ -76,7 +77,7 @@ public sealed class What_the_gateway_is_told(PostgresFixture postgres)
 
         Assert.Contains(raw.Requests, r => r.Contains(Secret, StringComparison.Ordinal));
         Assert.Contains(outcomes, o => o.Error!.Contains("code 1: Authorization: Bearer ***, ***", StringComparison.Ordinal));
-        Assert.Equal(outcomes.Count, spans.Count(s => s.StartsWith("POST /send/{id} Client ", StringComparison.Ordinal)));
+        Assert.Equal(outcomes.Count, spans.Count(s => s.StartsWith("POST /send/{id} Client ", StringComparison.Ordinal) && s.Contains(run, StringComparison.Ordinal)));
         Assert.Contains(log.Lines, l => l.StartsWith("Error The gateway lets nobody in; nothing is sent for ", StringComparison.Ordinal));
         Assert.Contains(log.Lines, l => l.StartsWith("Warning The gateway is not called for ", StringComparison.Ordinal));
         Assert.Contains(measured, m => m.StartsWith("ledger.gateway.calls ", StringComparison.Ordinal));
