@@ -100,15 +100,16 @@ internal sealed partial class RebuildRunner(
         await using var connection = await database.OpenConnectionAsync(_stopping.Token);
         await using var reading = await database.OpenConnectionAsync(_stopping.Token);
         var position = await RebuildPosition(connection, view);
+        var head = 0L;
         var page = await Read(position);
-        while (page.Events.Count == options.MaxRebuildBatch && currentEpoch() == epoch)
+        while (page is { } events && currentEpoch() == epoch)
         {
-            var events = page.Events;
-            var next = Read(events[^1].Position);
+            var to = position + options.MaxRebuildBatch;
+            var next = Read(to);
             try
             {
-                await FoldPage(connection, view, events, position, epoch);
-                position = events[^1].Position;
+                await FoldPage(connection, view, events, position, to, epoch);
+                position = to;
             }
             finally
             {
@@ -122,17 +123,24 @@ internal sealed partial class RebuildRunner(
             await Execute(analysing, $"analyze \"{ShadowSchema(view)}\".\"{table}\""); // plans are right from the swap on
         }
 
-        Task<EventPage> Read(long after) => reader.CopyPage(reading, after, long.MaxValue, options.MaxRebuildBatch, _stopping.Token);
+        // What the view folds of the next positions, or null when the log does not reach to their end.
+        async Task<IReadOnlyList<RecordedEvent>?> Read(long after)
+        {
+            var to = after + options.MaxRebuildBatch;
+            return head >= to || (head = await reader.ReadHead(_stopping.Token)) >= to
+                ? await reader.CopyKinds(reading, after, to, view.Events, _stopping.Token)
+                : null;
+        }
     }
 
-    /// <summary>Folds a page; of two nodes that both fold it, one commits.</summary>
-    private async Task FoldPage(NpgsqlConnection connection, IProjection view, IReadOnlyList<RecordedEvent> events, long from, long epoch)
+    /// <summary>Folds what the view folds of the positions up to one; of two nodes that both do, one commits.</summary>
+    private async Task FoldPage(NpgsqlConnection connection, IProjection view, IReadOnlyList<RecordedEvent> events, long from, long to, long epoch)
     {
         await using var transaction = await ProjectionBatch.Begin(connection, options);
         await Execute(connection, $"set local search_path = \"{ShadowSchema(view)}\", \"{options.Schema}\"");
         await ProjectionBatch.Fold(view, events, connection, CancellationToken.None);
         await Execute(connection, $"set local search_path = \"{options.Schema}\"");
-        await Note(connection, view, $"rebuild_position = {events[^1].Position}", epoch, from);
+        await Note(connection, view, $"rebuild_position = {to}", epoch, from);
         await transaction.CommitAsync();
     }
 
@@ -183,7 +191,7 @@ internal sealed partial class RebuildRunner(
         {
             while (await reader.ReadPage(reading, position, upTo, options.MaxRebuildBatch, cancellation) is { Count: > 0 } events)
             {
-                await FoldPage(connection, view, events, position, epoch);
+                await FoldPage(connection, view, events, position, events[^1].Position, epoch);
                 position = events[^1].Position;
             }
         }

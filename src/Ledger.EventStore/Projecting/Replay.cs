@@ -86,18 +86,22 @@ public sealed partial class Replay : IAsyncDisposable
     }
 
     /// <summary>
-    /// Folds views that stand at one position on, up to and including another. <paramref name="progress"/> hears of each batch.
+    /// Folds views that stand at one position on, up to and including another, which the log has reached. <paramref name="progress"/>
+    /// hears of each batch.
     /// </summary>
     /// <exception cref="ReplayFailedException">A view could not fold an event.</exception>
     public async Task FoldTo(long position, IReadOnlyList<IProjection> views, Action<long>? progress = null, CancellationToken cancellation = default)
     {
         var from = views.Select(v => _positions[v.Name]).Distinct().Single();
         await using var reading = await _database.OpenConnectionAsync(cancellation);
+        var kinds = views.SelectMany(v => v.Events).Distinct().ToArray();
+        var at = from;
         var page = await Read(from);
-        while (page.Events is { Count: > 0 } events)
+        while (page is { } events)
         {
             // Reading the next page and folding this one overlap.
-            var next = Read(events[^1].Position);
+            at = Math.Min(at + _options.MaxRebuildBatch, position);
+            var next = Read(at);
             try
             {
                 await Fold(views, events, cancellation);
@@ -107,7 +111,7 @@ public sealed partial class Replay : IAsyncDisposable
                 await ((Task)next).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }
 
-            progress?.Invoke(events[^1].Position);
+            progress?.Invoke(at);
             page = await next;
         }
 
@@ -116,7 +120,9 @@ public sealed partial class Replay : IAsyncDisposable
             _positions[view.Name] = Math.Max(from, position);
         }
 
-        Task<EventPage> Read(long after) => _reader.CopyPage(reading, after, position, _options.MaxRebuildBatch, cancellation);
+        // What the views fold of the next positions, or null at the end.
+        async Task<IReadOnlyList<RecordedEvent>?> Read(long after) => after >= position ? null
+            : await _reader.CopyKinds(reading, after, Math.Min(after + _options.MaxRebuildBatch, position), kinds, cancellation);
     }
 
     /// <summary>A transaction in which the folded tables are read as <see cref="ViewRows"/> wants it; nothing can be folded meanwhile.</summary>
@@ -153,6 +159,11 @@ public sealed partial class Replay : IAsyncDisposable
 
     private async Task Fold(IReadOnlyList<IProjection> views, IReadOnlyList<RecordedEvent> events, CancellationToken cancellation)
     {
+        if (events.Count == 0)
+        {
+            return;
+        }
+
         await using var transaction = await _connection.BeginTransactionAsync(cancellation);
         await Execute(_connection, $"set local search_path = \"{Schema}\"; set local synchronous_commit = off; set local idle_in_transaction_session_timeout = 0", cancellation);
         foreach (var view in views)

@@ -328,6 +328,17 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return new EventPage(await EventPage.ReadToEnd(copy, limit, cancellation), types);
     }
 
+    /// <summary>
+    /// Those events after a position, up to another, that are of some kinds, by a COPY whose rows stay in memory. What a view does not
+    /// fold is neither sent nor decoded: a view of memberships goes through a log of calls as fast as PostgreSQL reads it.
+    /// </summary>
+    internal async Task<IReadOnlyList<RecordedEvent>> CopyKinds(
+        NpgsqlConnection connection, long after, long to, IEnumerable<Type> kinds, CancellationToken cancellation)
+    {
+        await using var copy = await StoredRow.Open(connection, after, to, kinds.Select(k => types.Of(k).Name), cancellation);
+        return new EventPage(await EventPage.ReadToEnd(copy, (int)(to - after), cancellation), types).Events;
+    }
+
     private async Task<IReadOnlyList<RecordedEvent>> ReadAll(NpgsqlDataReader reader, CancellationToken cancellation)
     {
         var events = new List<RecordedEvent>();

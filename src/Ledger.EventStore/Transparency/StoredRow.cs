@@ -93,6 +93,14 @@ internal sealed class StoredRow : IAsyncDisposable
         await connection.BeginRawBinaryCopyAsync(
             $"copy (select {Columns} from mt_events where seq_id > {after} order by seq_id limit {limit}) to stdout (format binary)", cancellation);
 
+    /// <summary>The bytes of those events after a position, up to another, that have one of these names, which are the program's own.</summary>
+    public static async Task<Stream> Open(NpgsqlConnection connection, long after, long to, IEnumerable<string> types, CancellationToken cancellation) =>
+        await connection.BeginRawBinaryCopyAsync(
+            $"""
+             copy (select {Columns} from mt_events where seq_id > {after} and seq_id <= {to} and type in ({string.Join(", ", types.Select(t => $"'{t}'"))}) order by seq_id)
+             to stdout (format binary)
+             """, cancellation);
+
     /// <summary>Goes to the next row; false when there is none.</summary>
     public async ValueTask<bool> Next(CancellationToken cancellation)
     {

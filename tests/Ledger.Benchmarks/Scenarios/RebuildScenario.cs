@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Ledger.EventStore;
 using Ledger.Hosting;
+using Ledger.Segments;
 using Microsoft.Extensions.DependencyInjection;
 
 namespace Ledger.Benchmarks;
@@ -20,11 +21,11 @@ internal static class RebuildScenario
         {
             await GatewayServices.Register(node);
             await IngestScenario.Ingest(node.Process.Http, GatewayCall.Lines(IngestScenario.Until(DateTime.UtcNow, lines, TimeSpan.FromDays(1))), lines);
-        });
+        }, besides: MembershipsProjection.View);
     }
 
-    /// <summary>Fills a log, then folds each view that many of its events come to.</summary>
-    private static async Task Run(Bench bench, string what, Func<Node, Task> fill)
+    /// <summary>Fills a log, then folds each view that many of its events come to, and one besides to which none does.</summary>
+    private static async Task Run(Bench bench, string what, Func<Node, Task> fill, string? besides = null)
     {
         await using var node = await bench.StartNode("rebuild");
         await fill(node);
@@ -34,7 +35,7 @@ internal static class RebuildScenario
         await using var here = LedgerHost.Build(new LedgerSettings(), bench.ConnectionTo(node.Name));
         foreach (var view in here.Services.GetRequiredService<IReadOnlyList<IProjection>>().OrderBy(v => v.Name, StringComparer.Ordinal))
         {
-            if (!await node.Scalar<bool>($"select {string.Join(" or ", view.Tables.Select(t => $"exists (select from {t} offset 1000)"))}"))
+            if (view.Name != besides && !await node.Scalar<bool>($"select {string.Join(" or ", view.Tables.Select(t => $"exists (select from {t} offset 1000)"))}"))
             {
                 continue;
             }
@@ -48,7 +49,8 @@ internal static class RebuildScenario
                 measurement.EndLoad();
                 if (run > 0)
                 {
-                    bench.Add(await measurement.Finish($"rebuild of {view.Name} from {what}", run, head / elapsed.TotalSeconds, 0) with
+                    var sample = await measurement.Finish($"rebuild of {view.Name} from {what}", run, head / elapsed.TotalSeconds, 0);
+                    bench.Add(view.Name == besides ? sample : sample with
                     {
                         Yardstick = "bare COPY of its rows", YardstickRate = head / (await copy.RunView(node.Database, view.Tables)).TotalSeconds,
                     });

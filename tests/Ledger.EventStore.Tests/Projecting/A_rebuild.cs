@@ -35,6 +35,33 @@ public sealed class A_rebuild(PostgresFixture postgres)
         Assert.False(await node.Views.Rebuild("Nobody", Ct));
     }
 
+    [Theory]
+    [InlineData(0)]
+    [InlineData(7)]
+    public async Task reads_only_what_its_view_folds(int more)
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var node = await TestNode.Start(store);
+        var appender = store.StartAppender();
+        var size = TestNode.Quick.MaxRebuildBatch;
+        await appender.Append(Request("a", new Deposited("a", 1)), Ct);
+        await appender.Append(Request("b", [.. Enumerable.Repeat(new Ignored(), (4 * size) - 2 + more)]), Ct); // whole pages of nothing
+        await appender.Append(Request("a", new Deposited("a", 2)), Ct);
+        await node.CatchUp();
+        await store.Execute("create extension pg_stat_statements");
+
+        await Rebuild(node, "Entries");
+
+        await node.AssertViewsEqualTheLog();
+        Assert.Equal(
+            more == 0 ? 2 : 1, // what is left of a page is read as it is
+            await store.Value<long>(
+                """
+                select sum(rows)::bigint from pg_stat_statements
+                where dbid = (select oid from pg_database where datname = current_database()) and query like 'copy (%type in (''deposited'')%'
+                """));
+    }
+
     [Fact]
     public async Task is_seen_by_no_reader_however_often_it_happens()
     {
