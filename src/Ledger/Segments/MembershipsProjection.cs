@@ -147,7 +147,7 @@ public sealed class MembershipsProjection : IProjection
             var begun = _open.Values.Where(s => !s.Loaded).OrderBy(s => s.Key.Tenant, StringComparer.Ordinal).ThenBy(s => s.Key.User, StringComparer.Ordinal).ToList();
             var sizes = _sizes.Rows;
             await using var batch = new NpgsqlBatch(connection);
-            Add(gone.Count, () => Sql.Command(
+            batch.AddFor(gone.Count, () => Sql.Command(
                 """
                 delete from memberships m
                 using unnest($1, $2, $3) k (tenant_id, user_id, segment_id)
@@ -157,7 +157,7 @@ public sealed class MembershipsProjection : IProjection
                 where m.ctid = o.ctid
                 """,
                 [.. Keys(gone)]));
-            Add(renewed.Count, () => Sql.Command(
+            batch.AddFor(renewed.Count, () => Sql.Command(
                 """
                 update memberships m set expires_at = k.expires_at
                 from unnest($1, $2, $3, $4) k (tenant_id, user_id, segment_id, expires_at)
@@ -167,7 +167,7 @@ public sealed class MembershipsProjection : IProjection
                 where m.ctid = o.ctid
                 """,
                 [.. Keys(renewed), Sql.InstantsOrNull(renewed.Select(s => s.ExpiresAt))]));
-            Add(_ended.Count, () => Sql.Command(
+            batch.AddFor(_ended.Count, () => Sql.Command(
                 """
                 insert into past_memberships (
                   tenant_id, user_id, segment_id, joined_position, joined_at, expires_at, source, ended_position, ended_at, end_reason)
@@ -177,7 +177,7 @@ public sealed class MembershipsProjection : IProjection
                     .. Keys(_ended), .. Terms(_ended), Sql.Longs(_ended.Select(s => s.EndedPosition)),
                     Sql.Instants(_ended.Select(s => s.EndedAt)), Sql.Texts(_ended.Select(s => s.EndReason)),
                 ]));
-            Add(_terms.Count, () => Sql.Command(
+            batch.AddFor(_terms.Count, () => Sql.Command(
                 """
                 insert into membership_terms (tenant_id, user_id, segment_id, joined_position, until_position, until_at, expires_at)
                 select * from unnest($1, $2, $3, $4, $5, $6, $7)
@@ -187,7 +187,7 @@ public sealed class MembershipsProjection : IProjection
                     Sql.Longs(_terms.Select(t => t.Until.Position)), Sql.Instants(_terms.Select(t => t.Until.RecordedAt)),
                     Sql.InstantsOrNull(_terms.Select(t => t.ExpiresAt)),
                 ]));
-            Add(sizes.Count, () => Sql.Command(
+            batch.AddFor(sizes.Count, () => Sql.Command(
                 """
                 insert into segment_size_changes (tenant_id, segment_id, level, bucket, net) select * from unnest($1, $2, $3, $4, $5)
                 on conflict (tenant_id, segment_id, level, bucket) do update set net = segment_size_changes.net + excluded.net
@@ -196,14 +196,6 @@ public sealed class MembershipsProjection : IProjection
                 Sql.Longs(sizes.Select(s => s.Bucket)), Sql.Longs(sizes.Select(s => s.Net))));
             await batch.ExecuteNonQueryAsync(cancellation);
             await Begin(begun, connection, cancellation); // last: who leaves and joins again has had a row until now
-
-            void Add(int rows, Func<NpgsqlBatchCommand> command)
-            {
-                if (rows > 0)
-                {
-                    batch.BatchCommands.Add(command());
-                }
-            }
         }
 
         private static async Task Begin(IReadOnlyCollection<Stay> stays, NpgsqlConnection connection, CancellationToken cancellation)

@@ -106,7 +106,7 @@ public sealed class CallsProjection : IProjection
             voided.Sort(InKeyOrder);
             await Begin(begun, connection, cancellation);
             await using var batch = new NpgsqlBatch(connection);
-            Add(priced.Count, () => Sql.Command(
+            batch.AddFor(priced.Count, () => Sql.Command(
                 $"""
                  update calls c set status = 'priced', amount = k.amount, currency = k.currency, price_version = k.price_version,
                    unpriced_reason = null, priced_position = k.priced_position
@@ -119,21 +119,21 @@ public sealed class CallsProjection : IProjection
                     new NpgsqlParameter<decimal?[]> { TypedValue = [.. priced.Select(r => r.Amount)], NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Numeric },
                     Sql.Texts(priced.Select(r => r.Currency)), Sql.Value(priced.Select(r => r.PriceVersion).ToArray()), Sql.Longs(priced.Select(r => r.PricedPosition!.Value)),
                 ]));
-            Add(voided.Count, () => Sql.Command(
+            batch.AddFor(voided.Count, () => Sql.Command(
                 $"""
                  update calls c set status = 'voided', voided_position = k.voided_position
                  from unnest($1, $2, $3, $4, $5, $6) k (tenant_id, user_id, service_id, occurred_at, position, voided_position)
                  {OldRow}
                  """,
                 [.. Keys(voided), Sql.Longs(voided.Select(r => r.VoidedPosition!.Value))]));
-            Add(unpriced.Count, () => Sql.Command(
+            batch.AddFor(unpriced.Count, () => Sql.Command(
                 """
                 insert into unpriced_calls (tenant_id, service_id, reason, calls) select * from unnest($1, $2, $3, $4)
                 on conflict (tenant_id, service_id, reason) do update set calls = unpriced_calls.calls + excluded.calls
                 """,
                 [.. Reasons(), Sql.Longs(unpriced.Select(u => u.Value))]));
             // Whether a row is there depends on the number alone, not on how the events were cut into batches.
-            Add(unpriced.Count, () => Sql.Command(
+            batch.AddFor(unpriced.Count, () => Sql.Command(
                 """
                 delete from unpriced_calls c
                 using unnest($1, $2, $3) k (tenant_id, service_id, reason)
@@ -146,14 +146,6 @@ public sealed class CallsProjection : IProjection
             if (batch.BatchCommands.Count > 0)
             {
                 await batch.ExecuteNonQueryAsync(cancellation);
-            }
-
-            void Add(int rows, Func<NpgsqlBatchCommand> command)
-            {
-                if (rows > 0)
-                {
-                    batch.BatchCommands.Add(command());
-                }
             }
 
             NpgsqlParameter[] Reasons() =>
