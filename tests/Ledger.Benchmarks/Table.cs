@@ -31,7 +31,7 @@ internal static class Table
                 // Each run against the yardstick taken right after it: what else the machine does then weighs on both.
                 yardsticks.Length == 0 ? "" : Median(figure.Where(s => s.YardstickRate > 0).Select(s => s.Rate / s.YardstickRate!.Value)).ToString("0.00", CultureInfo.InvariantCulture),
                 Milliseconds(figure.Select(s => s.P50Ms)), Milliseconds(figure.Select(s => s.P99Ms)),
-                cpu.ToString(),
+                cpu == default ? "" : cpu.ToString(),
                 figure.Max(s => s.LedgerMemory) is { } most ? Number(most) : "",
                 figure.All(s => s.LogBytes is null) ? "" : $"{Bytes(figure.Select(s => s.LogBytes))} + {Bytes(figure.Select(s => s.ViewBytes))}",
                 Bytes(figure.Select(s => s.WalBytes)),

@@ -141,9 +141,59 @@ internal sealed class BareCopy(Bench bench, NpgsqlDataSource target)
         return Stopwatch.GetElapsedTime(started);
     }
 
+    /// <summary>
+    /// Copies rows like the last ones of a log of joins and of their views, but of other users, on top of them, into the tables they
+    /// stand in: what these indexes cost at this size. No node may run on the database any more. Events a second.
+    /// </summary>
+    public static async Task<double> RunOnTop(NpgsqlDataSource database, int events, string folder)
+    {
+        string[] tables = ["mt_streams", "mt_events", "users", "memberships"];
+        await using var connection = await database.OpenConnectionAsync();
+        await using (var command = connection.CreateCommand())
+        {
+            command.CommandTimeout = 0;
+            command.CommandText =
+                $"""
+                 create or replace function pg_temp.other(text) returns text language sql as $$ select regexp_replace($1, '[0-9a-f]+$', substr(md5($1), 1, 16)) $$;
+                 create temp table of_mt_events as select * from mt_events order by seq_id desc limit {events};
+                 create temp table of_mt_streams as select s.* from of_mt_events e join mt_streams s on s.tenant_id = e.tenant_id and s.id = e.stream_id;
+                 create temp table of_users as select u.* from of_mt_events e join users u on u.tenant_id = e.tenant_id and u.user_id = substr(e.stream_id, length('user-') + 1);
+                 create temp table of_memberships as select m.* from of_users join memberships m using (tenant_id, user_id);
+                 update of_mt_events set seq_id = seq_id + {events}, id = gen_random_uuid(), stream_id = pg_temp.other(stream_id);
+                 update of_mt_streams set id = pg_temp.other(id);
+                 update of_memberships set joined_position = joined_position + {events}, user_id = pg_temp.other(user_id);
+                 update of_users set user_id = pg_temp.other(user_id)
+                 """;
+            await command.ExecuteNonQueryAsync();
+        }
+
+        foreach (var table in tables)
+        {
+            await Export(connection, $"select * from of_{table}", Path.Combine(folder, table));
+        }
+
+        await using var transaction = await connection.BeginTransactionAsync();
+        var started = Stopwatch.GetTimestamp();
+        foreach (var table in tables)
+        {
+            await Import(connection, table, Path.Combine(folder, table));
+        }
+
+        await transaction.CommitAsync();
+        var rate = events / Stopwatch.GetElapsedTime(started).TotalSeconds;
+        await using var drop = new NpgsqlCommand($"drop table {string.Join(", ", tables.Select(t => $"of_{t}"))}", connection);
+        await drop.ExecuteNonQueryAsync();
+        return rate;
+    }
+
     private static async Task Export(NpgsqlDataSource source, string query, string file)
     {
         await using var connection = await source.OpenConnectionAsync();
+        await Export(connection, query, file);
+    }
+
+    private static async Task Export(NpgsqlConnection connection, string query, string file)
+    {
         await using var copy = await connection.BeginRawBinaryCopyAsync($"copy ({query}) to stdout (format binary)");
         await using var output = File.Create(file);
         await copy.CopyToAsync(output);

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Npgsql;
 
 namespace Ledger.Benchmarks;
 
@@ -16,23 +17,38 @@ internal static class GrowthScenario
     public static async Task Run(Bench bench)
     {
         var size = bench.Options.Size(10_000_000, 100_000_000);
-        await using var small = await Filled(bench, Small);
-        await using var large = await Filled(bench, size);
-        for (var run = 0; run <= bench.Options.Runs; run++)
+        var names = new List<string>();
+        await using (var small = await Filled(bench, Small))
+        await using (var large = await Filled(bench, size))
         {
-            var (few, many) = (await Join(bench, small, run), await Join(bench, large, run));
-            Add($"single joins, {Connections} connections", few, many);
-            ((few, _), (many, _)) = (await ImportScenario.Measure(small, run, Lines), await ImportScenario.Measure(large, run, Lines));
-            Add(few.Figure, few, many);
-
-            void Add(string figure, Sample few, Sample many)
+            names.AddRange([small.Name, large.Name]);
+            for (var run = 0; run <= bench.Options.Runs; run++)
             {
-                if (run > 0)
-                {
-                    bench.Add(many with { Figure = $"{figure}, at {Events(size)} events", Yardstick = $"at {Events(Small)}", YardstickRate = few.Rate });
-                }
+                var (few, many) = (await Join(bench, small, run), await Join(bench, large, run));
+                Add($"single joins, {Connections} connections", few, many);
+                ((few, _), (many, _)) = (await ImportScenario.Measure(small, run, Lines), await ImportScenario.Measure(large, run, Lines));
+                Add(few.Figure, few, many);
             }
         }
+
+        // What PostgreSQL alone takes for such rows at both sizes.
+        await using var smallTables = bench.Connect(names[0]);
+        await using var largeTables = bench.Connect(names[1]);
+        for (var run = 0; run <= bench.Options.Runs; run++)
+        {
+            Add("bare COPY of such an import's rows, log and views", await Copy(smallTables, run), await Copy(largeTables, run));
+        }
+
+        void Add(string figure, Sample few, Sample many)
+        {
+            if (many.Run > 0)
+            {
+                bench.Add(many with { Figure = $"{figure}, at {Events(size)} events", Yardstick = $"at {Events(Small)}", YardstickRate = few.Rate });
+            }
+        }
+
+        async Task<Sample> Copy(NpgsqlDataSource database, int run) =>
+            new() { Figure = "", Run = run, Rate = await BareCopy.RunOnTop(database, Lines, bench.Folder) };
     }
 
     private static async Task<Node> Filled(Bench bench, int events)
