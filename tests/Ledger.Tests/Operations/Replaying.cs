@@ -28,7 +28,8 @@ public sealed class Replaying(TestNode node, ITestOutputHelper output) : IClassF
         var live = new Dictionary<string, string>();
         await using var connection = await own.Services.GetRequiredService<OwnerDatabase>().Source.OpenConnectionAsync(Cancellation);
         await using var transaction = await connection.BeginTransactionAsync(Cancellation);
-        await using (var settings = new NpgsqlCommand(ViewRows.Settings, connection))
+        // As a replay does: reading may pause for longer than a transaction may otherwise stand still.
+        await using (var settings = new NpgsqlCommand($"set local idle_in_transaction_session_timeout = 0; {ViewRows.Settings}", connection))
         {
             await settings.ExecuteNonQueryAsync(Cancellation);
         }
