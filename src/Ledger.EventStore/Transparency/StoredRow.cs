@@ -94,7 +94,7 @@ internal sealed class StoredRow : IAsyncDisposable
             $"copy (select {Columns} from mt_events where seq_id > {after} order by seq_id limit {limit}) to stdout (format binary)", cancellation);
 
     /// <summary>The bytes of those events after a position, up to another, that have one of these names, which are the program's own.</summary>
-    /// <remarks>Without the inner select PostgreSQL expects few rows, and sorts them: a sixth more time for a view that folds them all.</remarks>
+    /// <remarks>Without the inner select PostgreSQL expects few rows, and sorts them: up to a third more time for a view that folds them all.</remarks>
     public static async Task<Stream> Open(NpgsqlConnection connection, long after, long to, IEnumerable<string> types, CancellationToken cancellation) =>
         await connection.BeginRawBinaryCopyAsync(
             $"""
