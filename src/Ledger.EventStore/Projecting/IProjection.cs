@@ -17,6 +17,9 @@ public interface IProjection
     /// <summary>Its tables; each is created by the migration of that name.</summary>
     IReadOnlyList<string> Tables { get; }
 
+    /// <summary>Those indexes of its tables that only readers use, whom a rebuild has none of until it is done: it makes them last.</summary>
+    IReadOnlyList<string> ReaderIndexes => [];
+
     /// <summary>
     /// Folds the events, in order of position, and writes the changed rows through <paramref name="connection"/>, inside the
     /// daemon's transaction: rows and progress are committed together. What it throws stops this view at that event.

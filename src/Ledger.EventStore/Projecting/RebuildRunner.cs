@@ -5,8 +5,9 @@ namespace Ledger.EventStore;
 
 /// <summary>
 /// Rebuilds views without downtime. A rebuild folds the log from the start into the view's tables in a schema of its own, at
-/// its own pace; when it is close behind, the daemon, between two batches, folds the rest and swaps the tables in. The owner
-/// makes and swaps tables; rows are written in the writer's role, as those of the live ones are.
+/// its own pace, and gives them the indexes that only readers need; when it is close behind, the daemon, between two batches, folds
+/// the rest and swaps the tables in. The owner makes and swaps tables; rows are written in the writer's role, as those of the live
+/// ones are.
 /// </summary>
 internal sealed partial class RebuildRunner(
     NpgsqlDataSource owner, NpgsqlDataSource database, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations, EventStoreOptions options,
@@ -15,7 +16,7 @@ internal sealed partial class RebuildRunner(
     /// <summary>How long the swap may wait for readers, while those that come after them wait behind it.</summary>
     private static readonly TimeSpan SwapPatience = TimeSpan.FromMilliseconds(100);
 
-    private readonly Dictionary<string, Task> _running = [];
+    private readonly Dictionary<string, Task<bool>> _bulks = [];
     private readonly CancellationTokenSource _stopping = new();
 
     /// <summary>Starts what was asked for and swaps in what has caught up. Called by the daemon between batches.</summary>
@@ -28,29 +29,29 @@ internal sealed partial class RebuildRunner(
                 continue;
             }
 
-            if (_running.TryGetValue(view.Name, out var run) && !run.IsCompleted)
+            var bulk = _bulks.GetValueOrDefault(view.Name);
+            if (bulk is { IsCompleted: false })
             {
                 continue;
             }
 
-            if (status.Rebuild == "requested" && !await Guard(view, epoch, () => Prepare(view, epoch, cancellation)))
+            if (status.Rebuild == "requested")
             {
-                continue;
+                bulk = null;
+                if (!await Guard(view, epoch, () => Prepare(view, epoch, cancellation)))
+                {
+                    continue;
+                }
             }
 
             var behind = status.Position + status.LagEvents - (status.Rebuild == "requested" ? 0 : status.RebuildPosition ?? 0);
-            if (behind > options.MaxRebuildBatch)
-            {
-                if (_running.Values.Count(r => !r.IsCompleted) >= AllTenantsDatabase.MaxRebuildsAtOnce)
-                {
-                    continue; // it is woken when one of them is done
-                }
-
-                _running[view.Name] = Task.Run(() => FoldBulk(view, epoch), CancellationToken.None);
-            }
-            else
+            if (bulk is { Result: true } && behind <= options.MaxRebuildBatch)
             {
                 await Guard(view, epoch, () => FinishAndSwap(view, status, epoch, cancellation));
+            }
+            else if (_bulks.Values.Count(b => !b.IsCompleted) < AllTenantsDatabase.MaxRebuildsAtOnce) // it is woken when one of them is done
+            {
+                _bulks[view.Name] = Task.Run(() => FoldBulk(view, epoch), CancellationToken.None);
             }
         }
     }
@@ -59,13 +60,13 @@ internal sealed partial class RebuildRunner(
     public async ValueTask DisposeAsync()
     {
         await _stopping.CancelAsync();
-        await Task.WhenAll(_running.Values);
+        await Task.WhenAll(_bulks.Values);
         _stopping.Dispose();
     }
 
     private string ShadowSchema(IProjection view) => $"{options.Schema}_rebuild_{view.Name.ToLowerInvariant()}";
 
-    /// <summary>Makes empty tables, exactly as the migrations make the live ones.</summary>
+    /// <summary>Makes empty tables, exactly as the migrations make the live ones, but for what only readers need.</summary>
     private async Task Prepare(IProjection view, long epoch, CancellationToken cancellation)
     {
         await using var connection = await owner.OpenConnectionAsync(cancellation);
@@ -73,7 +74,7 @@ internal sealed partial class RebuildRunner(
         await Execute(connection, $"drop schema if exists \"{ShadowSchema(view)}\" cascade; create schema \"{ShadowSchema(view)}\"; set local search_path = \"{ShadowSchema(view)}\"");
         foreach (var table in view.Tables)
         {
-            await Execute(connection, migrations.Creating(table).Sql);
+            await Execute(connection, migrations.Creating(table).Without(view.ReaderIndexes).Sql);
         }
 
         if (options.WriterRole is { } writer)
@@ -89,55 +90,71 @@ internal sealed partial class RebuildRunner(
         await transaction.CommitAsync(cancellation);
     }
 
-    private async Task FoldBulk(IProjection view, long epoch)
+    private async Task<bool> FoldBulk(IProjection view, long epoch)
     {
-        await Guard(view, epoch, () => FoldFullPages(view, epoch));
+        var done = await Guard(view, epoch, () => FoldFullPages(view, epoch));
         wake();
+        return done;
     }
 
     private async Task FoldFullPages(IProjection view, long epoch)
     {
-        await using var connection = await database.OpenConnectionAsync(_stopping.Token);
-        await using var reading = await database.OpenConnectionAsync(_stopping.Token);
-        var position = await RebuildPosition(connection, view);
-        var head = 0L;
-        var page = await Read(position);
-        while (page is { } events && currentEpoch() == epoch)
+        await using (var connection = await database.OpenConnectionAsync(_stopping.Token))
         {
-            var to = position + options.MaxRebuildBatch;
-            var next = Read(to);
-            try
+            var position = await RebuildPosition(connection, view);
+            while (await reader.ReadHead(_stopping.Token) - position is var left && left >= options.MaxRebuildBatch)
             {
-                await FoldPage(connection, view, events, position, to, epoch);
-                position = to;
-            }
-            finally
-            {
-                page = await next;
+                position = await FoldPages(connection, view, position, position + left - (left % options.MaxRebuildBatch), epoch, _stopping.Token);
             }
         }
 
-        await using var analysing = await owner.OpenConnectionAsync(_stopping.Token);
+        await using var owning = await owner.OpenConnectionAsync(_stopping.Token);
+        await MakeIndexes(owning, view, _stopping.Token);
         foreach (var table in view.Tables)
         {
-            await Execute(analysing, $"analyze \"{ShadowSchema(view)}\".\"{table}\""); // plans are right from the swap on
+            await ExecuteLong(owning, $"analyze \"{ShadowSchema(view)}\".\"{table}\"", _stopping.Token); // plans are right from the swap on
+        }
+    }
+
+    /// <summary>Folds the log on from one position to another, and notes at its end, and at each page with an event of the view, how far it is.</summary>
+    private async Task<long> FoldPages(NpgsqlConnection connection, IProjection view, long from, long to, long epoch, CancellationToken cancellation)
+    {
+        await using var reading = await database.OpenConnectionAsync(cancellation);
+        await foreach (var (end, events) in reader.ReadKinds(reading, from, to, options.MaxRebuildBatch, view.Events, cancellation))
+        {
+            if (currentEpoch() != epoch)
+            {
+                throw new ProjectionFencedException();
+            }
+
+            if (events.Count > 0 || end == to)
+            {
+                await FoldPage(connection, view, events, from, end, epoch);
+                from = end;
+            }
         }
 
-        // What the view folds of the next positions, or null when the log does not reach to their end.
-        async Task<IReadOnlyList<RecordedEvent>?> Read(long after)
+        return from;
+    }
+
+    /// <summary>Makes those indexes that only readers need, where they are not there yet: sorting all rows takes a fraction of adding each.</summary>
+    private async Task MakeIndexes(NpgsqlConnection owning, IProjection view, CancellationToken cancellation)
+    {
+        foreach (var index in view.Tables.SelectMany(t => migrations.Creating(t).Without(view.ReaderIndexes).Indexes))
         {
-            var to = after + options.MaxRebuildBatch;
-            return head >= to || (head = await reader.ReadHead(_stopping.Token)) >= to
-                ? await reader.CopyKinds(reading, after, to, view.Events, _stopping.Token)
-                : null;
+            await using var transaction = await owning.BeginTransactionAsync(cancellation);
+            await Execute(owning, $"set local search_path = \"{ShadowSchema(view)}\"");
+            await ExecuteLong(owning, index, cancellation);
+            await transaction.CommitAsync(cancellation);
         }
     }
 
     /// <summary>Folds what the view folds of the positions up to one; of two nodes that both do, one commits.</summary>
+    /// <remarks>The commit does not wait for the disk, as rows and position are lost together; that of the swap does, for all before it.</remarks>
     private async Task FoldPage(NpgsqlConnection connection, IProjection view, IReadOnlyList<RecordedEvent> events, long from, long to, long epoch)
     {
         await using var transaction = await ProjectionBatch.Begin(connection, options);
-        await Execute(connection, $"set local search_path = \"{ShadowSchema(view)}\", \"{options.Schema}\"");
+        await Execute(connection, $"set local search_path = \"{ShadowSchema(view)}\", \"{options.Schema}\"; set local synchronous_commit = off");
         await ProjectionBatch.Fold(view, events, connection, CancellationToken.None);
         await Execute(connection, $"set local search_path = \"{options.Schema}\"");
         await Note(connection, view, $"rebuild_position = {to}", epoch, from);
@@ -154,6 +171,7 @@ internal sealed partial class RebuildRunner(
     {
         var position = await FoldRest(view, status, epoch, cancellation);
         await using var connection = await owner.OpenConnectionAsync(cancellation);
+        await MakeIndexes(connection, view, cancellation); // which are there, unless another node has begun this rebuild
         await using var transaction = await ProjectionBatch.Begin(connection, options);
         await Execute(connection, $"set local lock_timeout = '{SwapPatience.TotalMilliseconds}ms'; lock table mt_event_progression in access exclusive mode");
         foreach (var table in view.Tables)
@@ -186,17 +204,8 @@ internal sealed partial class RebuildRunner(
         await using var connection = await database.OpenConnectionAsync(cancellation);
         var position = await RebuildPosition(connection, view);
         // A view that runs keeps its company: it goes on from where the others stand. A stopped one comes up to the head.
-        var upTo = status.State == "running" ? Math.Max(status.Position, position) : long.MaxValue;
-        await using (var reading = await database.OpenConnectionAsync(cancellation))
-        {
-            while (await reader.ReadPage(reading, position, upTo, options.MaxRebuildBatch, cancellation) is { Count: > 0 } events)
-            {
-                await FoldPage(connection, view, events, position, events[^1].Position, epoch);
-                position = events[^1].Position;
-            }
-        }
-
-        return position;
+        var upTo = status.State == "running" ? Math.Max(status.Position, position) : await reader.ReadHead(cancellation);
+        return await FoldPages(connection, view, position, upTo, epoch, cancellation);
     }
 
     /// <summary>What fails a rebuild ends it, with the reason kept; the live view is untouched. False: the work was not done.</summary>
@@ -270,6 +279,13 @@ internal sealed partial class RebuildRunner(
     {
         await using var command = new NpgsqlCommand(sql, connection);
         await command.ExecuteNonQueryAsync();
+    }
+
+    /// <summary>Runs what takes as long as there are rows.</summary>
+    private static async Task ExecuteLong(NpgsqlConnection connection, string sql, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(sql, connection) { CommandTimeout = 0 };
+        await command.ExecuteNonQueryAsync(cancellation);
     }
 
     [LoggerMessage(LogLevel.Information, "The view {View} was rebuilt up to position {Position}")]

@@ -43,7 +43,7 @@ public sealed partial class Replay : IAsyncDisposable
                 replay._positions[view.Name] = 0;
                 foreach (var table in view.Tables)
                 {
-                    await Execute(connection, CreateTable().Replace(migrations.Creating(table).Sql, "create unlogged table"), cancellation);
+                    await Execute(connection, CreateTable().Replace(migrations.Creating(table).Without(view.ReaderIndexes).Sql, "create unlogged table"), cancellation);
                 }
             }
 
@@ -94,35 +94,16 @@ public sealed partial class Replay : IAsyncDisposable
     {
         var from = views.Select(v => _positions[v.Name]).Distinct().Single();
         await using var reading = await _database.OpenConnectionAsync(cancellation);
-        var kinds = views.SelectMany(v => v.Events).Distinct().ToArray();
-        var at = from;
-        var page = await Read(from);
-        while (page is { } events)
+        await foreach (var (at, events) in _reader.ReadKinds(reading, from, position, _options.MaxRebuildBatch, views.SelectMany(v => v.Events).Distinct(), cancellation))
         {
-            // Reading the next page and folding this one overlap.
-            at = Math.Min(at + _options.MaxRebuildBatch, position);
-            var next = Read(at);
-            try
-            {
-                await Fold(views, events, cancellation);
-            }
-            finally
-            {
-                await ((Task)next).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-            }
-
+            await Fold(views, events, cancellation);
             progress?.Invoke(at);
-            page = await next;
         }
 
         foreach (var view in views)
         {
             _positions[view.Name] = Math.Max(from, position);
         }
-
-        // What the views fold of the next positions, or null at the end.
-        async Task<IReadOnlyList<RecordedEvent>?> Read(long after) => after >= position ? null
-            : await _reader.CopyKinds(reading, after, Math.Min(after + _options.MaxRebuildBatch, position), kinds, cancellation);
     }
 
     /// <summary>A transaction in which the folded tables are read as <see cref="ViewRows"/> wants it; nothing can be folded meanwhile.</summary>

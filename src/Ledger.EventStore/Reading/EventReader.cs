@@ -329,14 +329,41 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     }
 
     /// <summary>
-    /// Those events after a position, up to another, that are of some kinds, by a COPY whose rows stay in memory. What a view does not
-    /// fold is neither sent nor decoded: a view of memberships goes through a log of calls as fast as PostgreSQL reads it.
+    /// Those events after a position, up to another, that are of some kinds, in pages of so many positions, by COPYs whose rows stay in
+    /// memory. What a view does not fold is neither sent nor decoded: a view of memberships goes through a log of calls as fast as
+    /// PostgreSQL reads it. The next page is read while the caller works on one.
     /// </summary>
-    internal async Task<IReadOnlyList<RecordedEvent>> CopyKinds(
-        NpgsqlConnection connection, long after, long to, IEnumerable<Type> kinds, CancellationToken cancellation)
+    internal async IAsyncEnumerable<(long To, IReadOnlyList<RecordedEvent> Events)> ReadKinds(
+        NpgsqlConnection connection, long after, long to, int positions, IEnumerable<Type> kinds, [EnumeratorCancellation] CancellationToken cancellation)
     {
-        await using var copy = await StoredRow.Open(connection, after, to, kinds.Select(k => types.Of(k).Name), cancellation);
-        return new EventPage(await EventPage.ReadToEnd(copy, (int)(to - after), cancellation), types).Events;
+        string[] names = [.. kinds.Select(k => types.Of(k).Name)];
+        var next = Read(after);
+        while (after < to)
+        {
+            var page = await next;
+            after = page.To;
+            next = Read(after);
+            try
+            {
+                yield return page;
+            }
+            finally
+            {
+                await ((Task)next).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing); // the connection is the caller's again
+            }
+        }
+
+        async Task<(long To, IReadOnlyList<RecordedEvent> Events)> Read(long from)
+        {
+            var end = Math.Min(from + positions, to);
+            if (end <= from)
+            {
+                return (end, []);
+            }
+
+            await using var copy = await StoredRow.Open(connection, from, end, names, cancellation);
+            return (end, new EventPage(await EventPage.ReadToEnd(copy, (int)(end - from), cancellation), types).Events);
+        }
     }
 
     private async Task<IReadOnlyList<RecordedEvent>> ReadAll(NpgsqlDataReader reader, CancellationToken cancellation)

@@ -2,14 +2,35 @@ using System.Globalization;
 using System.Reflection;
 using System.Security.Cryptography;
 using System.Text;
+using System.Text.RegularExpressions;
 
 namespace Ledger.EventStore;
 
 /// <summary>One SQL file, <c>NNNN-object.sql</c>: it runs once, forward only, in the order of its number.</summary>
-public sealed record Migration(int Number, string Name, string Sql)
+public sealed partial record Migration(int Number, string Name, string Sql)
 {
     /// <summary>SHA-256 of the file, hexadecimal: an applied file must not change.</summary>
     public string Checksum { get; } = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Sql)));
+
+    /// <summary>What it does but for some indexes, by name; and the statements that make those, where they are not there yet.</summary>
+    public (string Sql, IReadOnlyList<string> Indexes) Without(IReadOnlyCollection<string> indexes)
+    {
+        var left = new List<string>();
+        var sql = CreateIndex().Replace(Sql, statement =>
+        {
+            if (!indexes.Contains(statement.Groups["name"].Value))
+            {
+                return statement.Value;
+            }
+
+            left.Add($"create index if not exists {statement.Groups["rest"].Value}");
+            return "";
+        });
+        return (sql, left);
+    }
+
+    [GeneratedRegex(@"^create index (?<rest>(?<name>\w+) [^;]+);", RegexOptions.Multiline)]
+    private static partial Regex CreateIndex();
 }
 
 /// <summary>The SQL files of all parts of the program, in order.</summary>

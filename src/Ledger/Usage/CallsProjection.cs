@@ -20,6 +20,10 @@ public sealed class CallsProjection : IProjection
     public IReadOnlyList<string> Tables => ["calls", "unpriced_calls"];
 
     /// <inheritdoc/>
+    public IReadOnlyList<string> ReaderIndexes =>
+        ["calls_of_service", "calls_by_time", "calls_not_priced_of_user", "calls_not_priced_of_service", "calls_not_priced_by_time"];
+
+    /// <inheritdoc/>
     public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
     {
         var fold = new Fold();

@@ -30,6 +30,9 @@ public sealed class UsageTotalsProjection : IProjection
     public IReadOnlyList<string> Tables => ["usage_totals", "usage_service_totals", "usage_service_sums"];
 
     /// <inheritdoc/>
+    public IReadOnlyList<string> ReaderIndexes => ["usage_totals_of_service"];
+
+    /// <inheritdoc/>
     public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
     {
         foreach (var some in events.Chunk(MaxSummedCalls))

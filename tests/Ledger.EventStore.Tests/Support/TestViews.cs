@@ -11,6 +11,8 @@ internal abstract class TestView(string name, string table) : IProjection
 
     public IReadOnlyList<string> Tables => [table];
 
+    public virtual IReadOnlyList<string> ReaderIndexes => [];
+
     /// <summary>The position of an event it can't fold.</summary>
     public long? Poison { get; set; }
 
@@ -61,6 +63,8 @@ internal sealed class Totals() : TestView("Totals", "ledger_test_totals")
 /// <summary>Keeps a row an event.</summary>
 internal sealed class Entries() : TestView("Entries", "ledger_test_entries")
 {
+    public override IReadOnlyList<string> ReaderIndexes => ["ledger_test_entries_account"];
+
     public override string Truth =>
         "select seq_id, data ->> 'account', (data ->> 'amount')::bigint from mt_events where type = 'deposited' order by 1";
 

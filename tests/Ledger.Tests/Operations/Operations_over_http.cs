@@ -1,4 +1,5 @@
 using System.Net;
+using Ledger.EventStore;
 using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 
@@ -70,6 +71,34 @@ public sealed class Operating_a_node(TestNode node) : IClassFixture<TestNode>
             var live = await node.Rows(view);
             await node.Rebuild(view);
             Assert.Equal(live, await node.Rows(view));
+        }
+    }
+
+    [Fact]
+    public async Task leaves_every_rebuilt_view_all_its_indexes()
+    {
+        await using var own = await node.StartAnew();
+        foreach (var view in own.Services.GetServices<IProjection>())
+        {
+            var made = await Indexes();
+            Assert.Subset(made.Keys.ToHashSet(), view.ReaderIndexes.ToHashSet());
+
+            await own.Rebuild(view.Name);
+
+            Assert.Equal(made, await Indexes());
+        }
+
+        async Task<SortedDictionary<string, string>> Indexes()
+        {
+            var indexes = new SortedDictionary<string, string>(StringComparer.Ordinal);
+            await using var command = own.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand("select indexname::text, indexdef from pg_indexes where schemaname = 'ledger'");
+            await using var reader = await command.ExecuteReaderAsync(TestContext.Current.CancellationToken);
+            while (await reader.ReadAsync(TestContext.Current.CancellationToken))
+            {
+                indexes[reader.GetString(0)] = reader.GetString(1);
+            }
+
+            return indexes;
         }
     }
 
