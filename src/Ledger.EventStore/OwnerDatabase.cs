@@ -8,7 +8,7 @@ namespace Ledger.EventStore;
 /// </summary>
 public sealed record OwnerDatabase(NpgsqlDataSource Source) : IAsyncDisposable
 {
-    /// <summary>Connections that a node which serves takes of it at once: one makes or swaps tables, one analyses. A verb may take more.</summary>
+    /// <summary>Connections that a node which serves takes of it at once: one makes or swaps tables, one makes indexes and analyses. A verb may take more.</summary>
     public const int PoolSize = 2;
 
     /// <summary>The most there are.</summary>

@@ -17,6 +17,7 @@ internal sealed partial class RebuildRunner(
     private static readonly TimeSpan SwapPatience = TimeSpan.FromMilliseconds(100);
 
     private readonly Dictionary<string, Task<bool>> _bulks = [];
+    private readonly SemaphoreSlim _indexing = new(1); // it may take minutes, and the daemon needs the owner's other connection
     private readonly CancellationTokenSource _stopping = new();
 
     /// <summary>Starts what was asked for and swaps in what has caught up. Called by the daemon between batches.</summary>
@@ -62,6 +63,7 @@ internal sealed partial class RebuildRunner(
         await _stopping.CancelAsync();
         await Task.WhenAll(_bulks.Values);
         _stopping.Dispose();
+        _indexing.Dispose();
     }
 
     private string ShadowSchema(IProjection view) => $"{options.Schema}_rebuild_{view.Name.ToLowerInvariant()}";
@@ -108,11 +110,19 @@ internal sealed partial class RebuildRunner(
             }
         }
 
-        await using var owning = await owner.OpenConnectionAsync(_stopping.Token);
-        await MakeIndexes(owning, view, _stopping.Token);
-        foreach (var table in view.Tables)
+        await _indexing.WaitAsync(_stopping.Token);
+        try
         {
-            await ExecuteLong(owning, $"analyze \"{ShadowSchema(view)}\".\"{table}\"", _stopping.Token); // plans are right from the swap on
+            await using var owning = await owner.OpenConnectionAsync(_stopping.Token);
+            await MakeIndexes(owning, view, _stopping.Token);
+            foreach (var table in view.Tables)
+            {
+                await ExecuteLong(owning, $"analyze \"{ShadowSchema(view)}\".\"{table}\"", _stopping.Token); // plans are right from the swap on
+            }
+        }
+        finally
+        {
+            _indexing.Release();
         }
     }
 
