@@ -13,6 +13,9 @@ internal sealed partial class RebuildRunner(
     NpgsqlDataSource owner, NpgsqlDataSource database, EventReader reader, IReadOnlyList<IProjection> projections, Migrations migrations, EventStoreOptions options,
     ILogger logger, Func<long> currentEpoch, Action wake) : IAsyncDisposable
 {
+    /// <summary>Pages without an event of the view that are passed over until it is noted how far the rebuild is.</summary>
+    private const int UnnotedPages = 20;
+
     /// <summary>How long the swap may wait for readers, while those that come after them wait behind it.</summary>
     private static readonly TimeSpan SwapPatience = TimeSpan.FromMilliseconds(100);
 
@@ -126,7 +129,7 @@ internal sealed partial class RebuildRunner(
         }
     }
 
-    /// <summary>Folds the log on from one position to another, and notes at its end, and at each page with an event of the view, how far it is.</summary>
+    /// <summary>Folds the log on from one position to another. How far it is is noted with each page that has an event of the view, and now and then.</summary>
     private async Task<long> FoldPages(NpgsqlConnection connection, IProjection view, long from, long to, long epoch, CancellationToken cancellation)
     {
         await using var reading = await database.OpenConnectionAsync(cancellation);
@@ -137,7 +140,7 @@ internal sealed partial class RebuildRunner(
                 throw new ProjectionFencedException();
             }
 
-            if (events.Count > 0 || end == to)
+            if (events.Count > 0 || end == to || end - from >= UnnotedPages * (long)options.MaxRebuildBatch)
             {
                 await FoldPage(connection, view, events, from, end, epoch);
                 from = end;

@@ -61,6 +61,27 @@ public sealed class A_rebuild(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task shows_now_and_then_how_far_it_is_though_nothing_is_to_fold()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var node = await TestNode.Start(store);
+        var pages = 45;
+        await store.StartAppender().Append(Request("a", [.. Enumerable.Repeat(new Ignored(), pages * TestNode.Quick.MaxRebuildBatch)]), Ct);
+        await node.CatchUp();
+        await store.Execute("create extension pg_stat_statements");
+
+        await Rebuild(node, "Entries");
+
+        Assert.Equal(
+            3, // after 20 pages, after 40, and at the end
+            await store.Value<long>(
+                """
+                select sum(calls)::bigint from pg_stat_statements
+                where dbid = (select oid from pg_database where datname = current_database()) and query like 'update projections set rebuild_position = %'
+                """));
+    }
+
+    [Fact]
     public async Task has_no_index_of_readers_while_it_folds_whole_pages()
     {
         await using var store = await TestStore.Create(postgres);
