@@ -175,6 +175,20 @@ public sealed class TestNode(PostgresFixture postgres) : IAsyncLifetime
         return answer;
     }
 
+    /// <summary>Waits until a report is made, which is an event: none comes of it later.</summary>
+    public async Task<Answer> ReportMade(string location, params (string Name, string Value)[] headers)
+    {
+        var begun = DateTimeOffset.UtcNow;
+        Answer report;
+        while ((report = (await Get(location, headers)).Is(HttpStatusCode.OK)).Json.GetProperty("status").GetString() == "pending")
+        {
+            Assert.True(DateTimeOffset.UtcNow - begun < TimeSpan.FromSeconds(20), "The report is still being made.");
+            await Task.Delay(20, Cancellation);
+        }
+
+        return report;
+    }
+
     /// <summary>Records what has run out by now.</summary>
     public async Task<int> Sweep()
     {

@@ -17,7 +17,7 @@ public interface IProjection
     /// <summary>Its tables; each is created by the migration of that name.</summary>
     IReadOnlyList<string> Tables { get; }
 
-    /// <summary>Those indexes of its tables that only readers use, whom a rebuild has none of until it is done: it makes them last.</summary>
+    /// <summary>Those indexes of its tables that only readers use: a rebuild makes them last, a replay not at all.</summary>
     IReadOnlyList<string> ReaderIndexes => [];
 
     /// <summary>

@@ -19,7 +19,7 @@ internal sealed partial class RebuildRunner(
     /// <summary>How long the swap may wait for readers, while those that come after them wait behind it.</summary>
     private static readonly TimeSpan SwapPatience = TimeSpan.FromMilliseconds(100);
 
-    private readonly Dictionary<string, Task<bool>> _bulks = [];
+    private readonly Dictionary<string, (long Epoch, Task<bool> Done)> _bulks = []; // of each view's latest rebuild
     private readonly SemaphoreSlim _indexing = new(1); // it may take minutes, and the daemon needs the owner's other connection
     private readonly CancellationTokenSource _stopping = new();
 
@@ -33,15 +33,15 @@ internal sealed partial class RebuildRunner(
                 continue;
             }
 
-            var bulk = _bulks.GetValueOrDefault(view.Name);
-            if (bulk is { IsCompleted: false })
+            if (_bulks.TryGetValue(view.Name, out var bulk) && !bulk.Done.IsCompleted)
             {
                 continue;
             }
 
             if (status.Rebuild == "requested")
             {
-                bulk = null;
+                _bulks.Remove(view.Name);
+                bulk = default;
                 if (!await Guard(view, epoch, () => Prepare(view, epoch, cancellation)))
                 {
                     continue;
@@ -49,13 +49,13 @@ internal sealed partial class RebuildRunner(
             }
 
             var behind = status.Position + status.LagEvents - (status.Rebuild == "requested" ? 0 : status.RebuildPosition ?? 0);
-            if (bulk is { Result: true } && behind <= options.MaxRebuildBatch)
+            if (bulk.Epoch == epoch && bulk.Done is { Result: true } && behind <= options.MaxRebuildBatch) // of an earlier epoch it may be another rebuild's
             {
                 await Guard(view, epoch, () => FinishAndSwap(view, status, epoch, cancellation));
             }
-            else if (_bulks.Values.Count(b => !b.IsCompleted) < AllTenantsDatabase.MaxRebuildsAtOnce) // it is woken when one of them is done
+            else if (_bulks.Values.Count(b => !b.Done.IsCompleted) < AllTenantsDatabase.MaxRebuildsAtOnce) // it is woken when one of them is done
             {
-                _bulks[view.Name] = Task.Run(() => FoldBulk(view, epoch), CancellationToken.None);
+                _bulks[view.Name] = (epoch, Task.Run(() => FoldBulk(view, epoch), CancellationToken.None));
             }
         }
     }
@@ -64,7 +64,7 @@ internal sealed partial class RebuildRunner(
     public async ValueTask DisposeAsync()
     {
         await _stopping.CancelAsync();
-        await Task.WhenAll(_bulks.Values);
+        await Task.WhenAll(_bulks.Values.Select(b => b.Done));
         _stopping.Dispose();
         _indexing.Dispose();
     }
@@ -184,7 +184,6 @@ internal sealed partial class RebuildRunner(
     {
         var position = await FoldRest(view, status, epoch, cancellation);
         await using var connection = await owner.OpenConnectionAsync(cancellation);
-        await MakeIndexes(connection, view, cancellation); // which are there, unless another node has begun this rebuild
         await using var transaction = await ProjectionBatch.Begin(connection, options);
         await Execute(connection, $"set local lock_timeout = '{SwapPatience.TotalMilliseconds}ms'; lock table mt_event_progression in access exclusive mode");
         foreach (var table in view.Tables)

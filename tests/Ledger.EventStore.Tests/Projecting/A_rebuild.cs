@@ -65,7 +65,7 @@ public sealed class A_rebuild(PostgresFixture postgres)
     {
         await using var store = await TestStore.Create(postgres);
         await using var node = await TestNode.Start(store);
-        var pages = 45;
+        const int pages = 45;
         await store.StartAppender().Append(Request("a", [.. Enumerable.Repeat(new Ignored(), pages * TestNode.Quick.MaxRebuildBatch)]), Ct);
         await node.CatchUp();
         await store.Execute("create extension pg_stat_statements");
@@ -107,19 +107,9 @@ public sealed class A_rebuild(PostgresFixture postgres)
         await frozen.Leads();
         await Deposits.Append(store.StartAppender(), 300);
         await frozen.CatchUp();
-        var thaw = new TaskCompletionSource<bool>();
-        var froze = new TaskCompletionSource();
-        proxy.ToServer = piece =>
-        {
-            if (piece.Span.IndexOf("create index"u8) >= 0)
-            {
-                froze.TrySetResult();
-            }
-
-            return froze.Task.IsCompleted ? thaw.Task : Task.FromResult(true);
-        };
+        var froze = proxy.FreezeFrom(piece => piece.Span.IndexOf("create index"u8) >= 0);
         await frozen.Views.Rebuild("Entries", Ct);
-        await froze.Task.WaitAsync(Runs.Patience, Ct);
+        await froze.WaitAsync(Runs.Patience, Ct);
 
         await using var next = await TestNode.Start(store);
         await next.Becomes("Entries", s => s.RebuiltAt is not null, "the other node finishes the rebuild");
@@ -127,8 +117,7 @@ public sealed class A_rebuild(PostgresFixture postgres)
         Assert.Equal(["(ledger_test_entries_account)", "(ledger_test_entries_pkey)"], await IndexesOfEntries(store));
         await next.CatchUp();
         await next.AssertViewsEqualTheLog();
-        proxy.ToServer = _ => Task.FromResult(true);
-        thaw.SetResult(true);
+        proxy.Thaw();
     }
 
     [Fact]
@@ -306,33 +295,22 @@ public sealed class A_rebuild(PostgresFixture postgres)
         await frozen.Leads();
         await Deposits.Append(store.StartAppender(), 300);
         await frozen.CatchUp();
-        var thaw = new TaskCompletionSource<bool>();
-        var froze = new TaskCompletionSource();
         var pages = 0;
         frozen.Kept[0].AfterWriting = _ =>
         {
             pages++;
             return Task.CompletedTask;
         };
-        proxy.ToServer = piece =>
-        {
-            if (pages == 2 && piece.Span.IndexOf("COMMIT"u8) >= 0)
-            {
-                froze.TrySetResult();
-            }
-
-            return froze.Task.IsCompleted ? thaw.Task : Task.FromResult(true);
-        };
+        var froze = proxy.FreezeFrom(piece => pages == 2 && piece.Span.IndexOf("COMMIT"u8) >= 0);
         await frozen.Views.Rebuild("Totals", Ct);
-        await froze.Task.WaitAsync(Runs.Patience, Ct);
+        await froze.WaitAsync(Runs.Patience, Ct);
 
         await using var next = await TestNode.Start(store, patient);
         await next.TakesOver();
         await Runs.Until(
             async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") > 0,
             "the next node meets the rows of the frozen one");
-        proxy.ToServer = _ => Task.FromResult(true);
-        thaw.SetResult(true);
+        proxy.Thaw();
 
         await next.Becomes("Totals", s => s.RebuiltAt is not null, "the other node finishes the rebuild");
         await next.AssertViewsEqualTheLog();

@@ -108,8 +108,6 @@ public sealed class The_daemon(PostgresFixture postgres)
         await using var store = await TestStore.Create(postgres);
         await using var proxy = new FaultProxy(store.ConnectionString);
         var patient = TestNode.Quick with { LeaseDuration = TimeSpan.FromMinutes(10) };
-        var thaw = new TaskCompletionSource<bool>();
-        var froze = new TaskCompletionSource();
         await using var frozen = await TestNode.Start(store, patient, proxy, new Totals(), new Entries());
         await frozen.Leads();
         var written = false;
@@ -118,25 +116,16 @@ public sealed class The_daemon(PostgresFixture postgres)
             written = true;
             return Task.CompletedTask;
         };
-        proxy.ToServer = piece =>
-        {
-            if (written && piece.Span.IndexOf("COMMIT"u8) >= 0)
-            {
-                froze.TrySetResult();
-            }
-
-            return froze.Task.IsCompleted ? thaw.Task : Task.FromResult(true);
-        };
+        var froze = proxy.FreezeFrom(piece => written && piece.Span.IndexOf("COMMIT"u8) >= 0);
         await Deposits.Append(store.StartAppender(), 40);
-        await froze.Task.WaitAsync(Runs.Patience, Ct);
+        await froze.WaitAsync(Runs.Patience, Ct);
 
         await using var next = await TestNode.Start(store, patient);
         await next.TakesOver();
         await Runs.Until(
             async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") > 0,
             "the next node meets the rows of the frozen one");
-        proxy.ToServer = _ => Task.FromResult(true);
-        thaw.SetResult(true);
+        proxy.Thaw();
 
         await next.CatchUp();
         await next.AssertViewsEqualTheLog();

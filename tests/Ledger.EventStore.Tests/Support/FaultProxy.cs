@@ -12,6 +12,7 @@ internal sealed class FaultProxy : IAsyncDisposable
     private readonly List<Socket> _open = [];
     private readonly int _target;
     private int _cuts;
+    private TaskCompletionSource<bool>? _thaw;
 
     public FaultProxy(string connectionString)
     {
@@ -49,6 +50,29 @@ internal sealed class FaultProxy : IAsyncDisposable
 
     /// <summary>Whether a piece from the server ends with "ready, in a transaction": the next to the server is what is to be written.</summary>
     public static bool SaysInTransaction(ReadOnlyMemory<byte> piece) => piece.Span.EndsWith("Z\0\0\0\u0005T"u8);
+
+    /// <summary>Holds whatever goes to the server, from the first piece on that the rule picks out, until <see cref="Thaw"/>. Done once it holds one.</summary>
+    public Task FreezeFrom(Func<ReadOnlyMemory<byte>, bool> rule)
+    {
+        var (froze, thaw) = (new TaskCompletionSource(), _thaw = new TaskCompletionSource<bool>());
+        ToServer = piece =>
+        {
+            if (rule(piece))
+            {
+                froze.TrySetResult();
+            }
+
+            return froze.Task.IsCompleted ? thaw.Task : Task.FromResult(true);
+        };
+        return froze.Task;
+    }
+
+    /// <summary>Lets through what is held, and all that follows.</summary>
+    public void Thaw()
+    {
+        ToServer = _ => Task.FromResult(true);
+        _thaw?.SetResult(true);
+    }
 
     public void CutAll()
     {

@@ -94,9 +94,6 @@ internal sealed class RandomUse(Random random)
     private static async Task Report(TestNode node)
     {
         var asked = await node.Post("/v1/reports", $$"""{"kind":"memberships","month":"{{node.Clock.Now:yyyy-MM}}"}""");
-        while ((await node.Get(asked.Headers["Location"])).Json.GetProperty("status").GetString() == "pending")
-        {
-            await Task.Delay(20, TestContext.Current.CancellationToken);
-        }
+        await node.ReportMade(asked.Headers["Location"]);
     }
 }

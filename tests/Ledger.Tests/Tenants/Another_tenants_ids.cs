@@ -58,11 +58,7 @@ public sealed class Another_tenants_ids(PostgresFixture postgres) : IAsyncLifeti
         var (startsAt, endsAt) = (_node.Clock.Now.AddDays(1), _node.Clock.Now.AddDays(2));
         var campaign = (await _node.Post("/v1/campaigns", new { name = Marker, text = Marker, audience = new { segments = new { any = s_segments } }, startsAt, endsAt }, key))
             .Is(HttpStatusCode.Created);
-        while ((await _node.Get(report.Headers["Location"], key)).Is(HttpStatusCode.OK).Json.GetProperty("status").GetString() == "pending")
-        {
-            await Task.Delay(20, Ct); // that it is ready is an event, which must not come later
-        }
-
+        await _node.ReportMade(report.Headers["Location"], key);
         await _node.CatchUp();
         while ((await _node.GetAsIs("/v1/log/checkpoint", key)).Position is not { } sealedUpTo || sealedUpTo < _node.Position)
         {
