@@ -193,12 +193,7 @@ public sealed partial class Daemon : IAsyncDisposable
                 var asked = Stopwatch.GetTimestamp();
                 var (epoch, statuses, log) = await Beat(_stopping.Token);
                 confirmed = asked;
-                if (epoch != Epoch)
-                {
-                    Volatile.Write(ref _epoch, epoch);
-                    LogLeading(epoch != 0, epoch);
-                }
-
+                Lead(epoch);
                 _statuses = statuses;
                 _views.Learn(statuses);
                 if (statuses.Count > 0 && statuses.Max(s => s.Position + s.LagEvents) is var seen && seen > head)
@@ -217,10 +212,9 @@ public sealed partial class Daemon : IAsyncDisposable
             catch (Exception exception)
             {
                 LogUnlessExpected(exception);
-                if (Stopwatch.GetElapsedTime(confirmed) > _options.LeaseDuration && IsLeader)
+                if (Stopwatch.GetElapsedTime(confirmed) > _options.LeaseDuration)
                 {
-                    Volatile.Write(ref _epoch, 0);
-                    LogLeading(false, 0);
+                    Lead(0);
                 }
             }
 
@@ -272,6 +266,15 @@ public sealed partial class Daemon : IAsyncDisposable
         return (epoch, statuses, log);
     }
 
+    /// <summary>Leads with an epoch, or no longer when it is 0; says so once, whoever sees it first.</summary>
+    private void Lead(long epoch)
+    {
+        if (Interlocked.Exchange(ref _epoch, epoch) != epoch)
+        {
+            LogLeading(epoch != 0, epoch);
+        }
+    }
+
     private async Task ProjectWhileLeading()
     {
         while (!_stopping.IsCancellationRequested)
@@ -290,7 +293,7 @@ public sealed partial class Daemon : IAsyncDisposable
             }
             catch (ProjectionFencedException)
             {
-                Volatile.Write(ref _epoch, 0); // another node has taken over; the next beat tells
+                Lead(0); // another node has taken over
             }
             catch (Exception exception) when (Expected(exception))
             {

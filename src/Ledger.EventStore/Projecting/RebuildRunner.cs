@@ -55,7 +55,9 @@ internal sealed partial class RebuildRunner(
             }
             else if (_bulks.Values.Count(b => !b.Done.IsCompleted) < AllTenantsDatabase.MaxRebuildsAtOnce) // it is woken when one of them is done
             {
-                _bulks[view.Name] = (epoch, Task.Run(() => FoldBulk(view, epoch), CancellationToken.None));
+                var folding = Task.Run(() => FoldBulk(view, epoch), CancellationToken.None);
+                _bulks[view.Name] = (epoch, folding);
+                _ = folding.ContinueWith(_ => wake(), TaskScheduler.Default); // not before it is seen to be done
             }
         }
     }
@@ -95,12 +97,7 @@ internal sealed partial class RebuildRunner(
         await transaction.CommitAsync(cancellation);
     }
 
-    private async Task<bool> FoldBulk(IProjection view, long epoch)
-    {
-        var done = await Guard(view, epoch, () => FoldFullPages(view, epoch));
-        wake();
-        return done;
-    }
+    private Task<bool> FoldBulk(IProjection view, long epoch) => Guard(view, epoch, () => FoldFullPages(view, epoch));
 
     private async Task FoldFullPages(IProjection view, long epoch)
     {

@@ -99,6 +99,21 @@ public sealed class A_rebuild(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task is_swapped_in_at_once_and_does_not_wait_for_the_heartbeat()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var node = await TestNode.Start(store, TestNode.Slow);
+        await TestNode.Listen(store, 1);
+        await Deposits.Append(store.StartAppender(), 200);
+        await node.CatchUp();
+        node.Daemon.Appended += () => Thread.Sleep(300); // whoever is told of the bulk's end looks while its task still tells others
+
+        await Rebuild(node, "Entries");
+
+        await node.AssertViewsEqualTheLog();
+    }
+
+    [Fact]
     public async Task taken_over_before_the_indexes_were_made_has_them()
     {
         await using var store = await TestStore.Create(postgres);

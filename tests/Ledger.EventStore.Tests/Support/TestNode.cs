@@ -1,4 +1,6 @@
+using System.Collections.Concurrent;
 using Ledger.EventStore;
+using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 
@@ -17,7 +19,7 @@ internal sealed class TestNode : IAsyncDisposable
         var clock = new LedgerClock(TimeProvider.System);
         Views = new Views(Database, new AllTenantsDatabase(Database), views, clock);
         Daemon = new Daemon(
-            new OwnerDatabase(Database), new AllTenantsDatabase(Database), new BackgroundDatabase(Database), new EventReader(Database, TestEvents.Types), views, TestStore.Migrations, Views, clock, options, NullLogger<Daemon>.Instance);
+            new OwnerDatabase(Database), new AllTenantsDatabase(Database), new BackgroundDatabase(Database), new EventReader(Database, TestEvents.Types), views, TestStore.Migrations, Views, clock, options, new Notebook<Daemon>(Said));
         Log = new TransparencyLog(Database);
         Keyring = new LogKeyring(Database, new TransparencyOptions { Folder = store.LogFolder });
         Sealer = new Sealer(Database, Log, Keyring, Daemon, options, NullLogger<Sealer>.Instance) { Interval = TimeSpan.FromMilliseconds(20) };
@@ -28,6 +30,9 @@ internal sealed class TestNode : IAsyncDisposable
     {
         LeaseDuration = TimeSpan.FromSeconds(1), HeartbeatInterval = TimeSpan.FromMilliseconds(100), MaxProjectionBatch = 50, MaxRebuildBatch = 50,
     };
+
+    /// <summary>Its heartbeat comes too late for whoever waits for it.</summary>
+    public static EventStoreOptions Slow { get; } = Quick with { HeartbeatInterval = TimeSpan.FromMinutes(5), LeaseDuration = TimeSpan.FromMinutes(15) };
 
     public NpgsqlDataSource Database { get; }
 
@@ -43,6 +48,9 @@ internal sealed class TestNode : IAsyncDisposable
 
     public TestView[] Kept { get; }
 
+    /// <summary>What its daemon has logged.</summary>
+    public ConcurrentQueue<string> Said { get; } = [];
+
     public static async Task<TestNode> Start(TestStore store, EventStoreOptions? options = null, FaultProxy? proxy = null, params TestView[] views)
     {
         var node = new TestNode(store, options ?? Quick, proxy, views.Length > 0 ? views : [new Totals(), new Entries()]);
@@ -53,6 +61,11 @@ internal sealed class TestNode : IAsyncDisposable
     }
 
     public Task Leads() => Runs.Until(() => Task.FromResult(Daemon.IsLeader), "the node leads");
+
+    /// <summary>From here on, so many nodes of the store miss no notification.</summary>
+    public static Task Listen(TestStore store, int nodes) => Runs.Until(
+        async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and query like 'listen %' and state = 'idle'") == nodes,
+        "all nodes listen");
 
     /// <summary>
     /// Leads as soon as the first leader of the store, which is frozen, no longer holds the lease. What that one had sent before
@@ -101,6 +114,17 @@ internal sealed class TestNode : IAsyncDisposable
     {
         await Sealer.DisposeAsync();
         await Daemon.DisposeAsync();
+    }
+
+    private sealed class Notebook<T>(ConcurrentQueue<string> lines) : ILogger<T>
+    {
+        public IDisposable? BeginScope<TState>(TState state)
+            where TState : notnull => null;
+
+        public bool IsEnabled(LogLevel logLevel) => true;
+
+        public void Log<TState>(LogLevel logLevel, Microsoft.Extensions.Logging.EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter) =>
+            lines.Enqueue(formatter(state, exception));
     }
 }
 
