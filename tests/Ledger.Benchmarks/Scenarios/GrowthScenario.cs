@@ -22,12 +22,22 @@ internal static class GrowthScenario
         await using (var large = await Filled(bench, size))
         {
             names.AddRange([small.Name, large.Name]);
+            await Singles(", right after a checkpoint"); // each index page goes whole to the write-ahead log when it is first written
             for (var run = 0; run <= bench.Options.Runs; run++)
             {
-                var (few, many) = (await Join(bench, small, run), await Join(bench, large, run));
-                Add($"single joins, {Connections} connections", few, many);
-                ((few, _), (many, _)) = (await ImportScenario.Measure(small, run, Lines), await ImportScenario.Measure(large, run, Lines));
+                var ((few, _), (many, _)) = (await ImportScenario.Measure(small, run, Lines), await ImportScenario.Measure(large, run, Lines));
                 Add(few.Figure, few, many);
+            }
+
+            await Singles("");
+
+            async Task Singles(string when)
+            {
+                for (var run = 0; run <= bench.Options.Runs; run++)
+                {
+                    Add($"single joins, {Connections} connections{when}", await Joins(small, run), await Joins(large, run));
+                    Add($"single calls, {Connections} connections{when}", await Calls(small, run), await Calls(large, run));
+                }
             }
         }
 
@@ -38,6 +48,10 @@ internal static class GrowthScenario
         {
             Add("bare COPY of such an import's rows, log and views", await Copy(smallTables, run), await Copy(largeTables, run));
         }
+
+        Task<Sample> Joins(Node node, int run) => Single(bench, node, run, JoinsScenario.JoinOfNewUser, node.Verify);
+
+        Task<Sample> Calls(Node node, int run) => Single(bench, node, run, CallsScenario.NewCall, node.VerifyCalls);
 
         void Add(string figure, Sample few, Sample many)
         {
@@ -55,6 +69,7 @@ internal static class GrowthScenario
     {
         var node = await bench.StartNode("growth");
         await node.CreateSegment("BENCH");
+        await GatewayServices.Register(node);
         for (var left = events; left > 0; left -= Filling)
         {
             await ImportScenario.Import(node.Process.Http, "BENCH", ImportScenario.Csv(NewUsers(Math.Min(Filling, left))));
@@ -66,14 +81,14 @@ internal static class GrowthScenario
         return node;
     }
 
-    private static async Task<Sample> Join(Bench bench, Node node, int run)
+    private static async Task<Sample> Single(Bench bench, Node node, int run, Func<ReadOnlyMemory<byte>> request, Func<long, long, Task> verify)
     {
         var head = await node.Head();
         var measurement = await Measurement.Begin(node);
-        var load = await Load.Http(node.Process.Port, Connections, bench.Options.Duration, JoinsScenario.JoinOfNewUser);
+        var load = await Load.Http(node.Process.Port, Connections, bench.Options.Duration, request);
         measurement.EndLoad();
         await node.WaitForViews(head + load.Done);
-        await node.Verify(head, load.Done);
+        await verify(head, load.Done);
         return await measurement.Finish("", run, load.Rate, load.Done) with { P50Ms = load.P50Ms, P99Ms = load.P99Ms };
     }
 
