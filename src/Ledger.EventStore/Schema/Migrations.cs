@@ -49,8 +49,12 @@ public sealed class Migrations
     /// <summary>All, by number.</summary>
     public IReadOnlyList<Migration> All { get; }
 
-    /// <summary>The one that creates an object, such as a view's table.</summary>
-    public Migration Creating(string name) => All.Single(m => m.Name == name);
+    /// <summary>What makes an object as it is now, such as a view's table: the file that creates it and those of its name that change it.</summary>
+    public Migration Creating(string name)
+    {
+        var files = All.Where(m => m.Name == name).ToArray();
+        return new Migration(files[0].Number, name, string.Concat(files.Select(f => f.Sql)));
+    }
 
     private static IEnumerable<Migration> Read(Assembly assembly)
     {

@@ -72,7 +72,7 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         {
             if (there.Length > 0)
             {
-                AddOpen(batch, tenantId, Array.ConvertAll(there, i => userIds[i]), onlySegment);
+                batch.BatchCommands.Add(OpenOf(tenantId, Array.ConvertAll(there, i => userIds[i]), onlySegment));
             }
 
             EventReader.EndSnapshot(batch);
@@ -131,7 +131,7 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         await using var batch = new NpgsqlBatch(connection);
         EventReader.BeginSnapshot(batch, tenantId);
         AddTails(batch, tenantId, userIds);
-        AddOpen(batch, tenantId, userIds, onlySegment: null);
+        batch.BatchCommands.Add(OpenOf(tenantId, userIds, onlySegment: null));
         batch.BatchCommands.Add(Sql.Command(
             "select slug, segment_id, salt, rollout_percent from segments where tenant_id = $1 and deleted_at is null and rollout_percent > 0 order by slug",
             Sql.Value(tenantId)));
@@ -158,8 +158,9 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
         EventReader.AddTails(batch, MembershipsProjection.View, tenants, Array.ConvertAll(userIds, User.StreamOf));
     }
 
-    private static void AddOpen(NpgsqlBatch batch, string tenantId, string[] userIds, long? onlySegment) =>
-        batch.BatchCommands.Add(Sql.Command(
+    /// <summary>The statement that reads users' open stays, of one segment or of all.</summary>
+    internal static NpgsqlBatchCommand OpenOf(string tenantId, string[] userIds, long? onlySegment) =>
+        Sql.Command(
             $"""
              select k.ordinal, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source,
                     coalesce(s.slug, (select e.data ->> 'slug' from mt_events e where e.seq_id = m.segment_id)) -- its view may be behind
@@ -170,7 +171,7 @@ public sealed class MembershipLoader(NpgsqlDataSource database, EventReader read
                select * from segments s where s.tenant_id = m.tenant_id and s.segment_id = m.segment_id limit 1) s on true
              where s.deleted_at is null
              """,
-            [Sql.Value(tenantId), Sql.Texts(userIds), .. onlySegment is { } only ? [Sql.Value(only)] : Array.Empty<NpgsqlParameter>()]));
+            [Sql.Value(tenantId), Sql.Texts(userIds), .. onlySegment is { } only ? [Sql.Value(only)] : Array.Empty<NpgsqlParameter>()]);
 
     private static async Task ReadOpen(NpgsqlDataReader results, Func<long, Dictionary<long, Membership>> ofOrdinal, CancellationToken cancellation)
     {

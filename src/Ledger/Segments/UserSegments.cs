@@ -51,7 +51,7 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
     /// <summary>The views an answer is made of.</summary>
     public static readonly string[] Names = [MembershipsProjection.View, SegmentsProjection.View];
 
-    /// <summary>The present: the user's open stays by primary key, and the roll-outs.</summary>
+    /// <summary>The present: the user's open stays, out of their index alone, and the roll-outs.</summary>
     public async Task<(long Position, UserSegmentsAnswer Answer)> Now(
         string tenantId, string userId, DateTimeOffset now, CancellationToken cancellation)
     {
@@ -60,15 +60,7 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
         var position = await snapshots.Read(
             tenantId, Names,
             [
-                Sql.Command(
-                    """
-                    select s.slug, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source
-                    from memberships m
-                    cross join lateral (
-                      select * from segments s where s.tenant_id = m.tenant_id and s.segment_id = m.segment_id limit 1) s
-                    where m.tenant_id = $1 and m.user_id = $2 and s.deleted_at is null
-                    """,
-                    Sql.Value(tenantId), Sql.Value(userId)),
+                OpenOf(tenantId, userId),
                 Sql.Command(
                     """
                     select slug, segment_id, salt, rollout_percent from segments
@@ -94,6 +86,17 @@ public sealed class UserSegmentsReader(NpgsqlDataSource database, ViewDatabase s
             cancellation);
         return (position, await Compose(tenantId, userId, new UserMemberships(open), rollouts, now, cancellation));
     }
+
+    /// <summary>The statement that reads a user's open stays in live segments.</summary>
+    internal static NpgsqlBatchCommand OpenOf(string tenantId, string userId) => Sql.Command(
+        """
+        select s.slug, m.segment_id, m.joined_position, m.joined_at, m.expires_at, m.source
+        from memberships m
+        cross join lateral (
+          select * from segments s where s.tenant_id = m.tenant_id and s.segment_id = m.segment_id limit 1) s
+        where m.tenant_id = $1 and m.user_id = $2 and s.deleted_at is null
+        """,
+        Sql.Value(tenantId), Sql.Value(userId));
 
     /// <summary>
     /// The past: the user's stream folded up to then (so it costs that user's events), with the segments and percentages of then.

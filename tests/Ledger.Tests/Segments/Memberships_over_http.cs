@@ -2,6 +2,8 @@ using System.Net;
 using System.Text.Json;
 using Ledger.Http;
 using Ledger.Segments;
+using Ledger.Tests.Usage;
+using Npgsql;
 
 namespace Ledger.Tests.Segments;
 
@@ -461,6 +463,17 @@ public sealed class A_query(TestNode node) : IClassFixture<TestNode>
         (await node.Get($"/v1/segments/counts?at={at}")).Is(HttpStatusCode.OK);
         Assert.Contains((await node.Get($"/v1/segments/s/members?at={at}")).Status, (HttpStatusCode[])[HttpStatusCode.OK, HttpStatusCode.NotFound]);
         Assert.Contains((await node.Get($"/v1/users/u/segments/s?at={at}")).Status, (HttpStatusCode[])[HttpStatusCode.OK, HttpStatusCode.NotFound]);
+    }
+
+    [Fact]
+    public async Task reads_a_users_memberships_off_their_index_alone()
+    {
+        foreach (var command in (NpgsqlBatchCommand[])[UserSegmentsReader.OpenOf(Requests.DefaultTenant, "u"), MembershipLoader.OpenOf(Requests.DefaultTenant, ["u"], onlySegment: null)])
+        {
+            Assert.Contains("Index Only Scan using memberships_of_user on memberships", await Plans.Of(node, command), StringComparison.Ordinal);
+        }
+
+        Assert.Matches(@"Index Cond: .*user_id.*\bsegment_id\b|Index Cond: .*\bsegment_id\b.*user_id", await Plans.Of(node, MembershipLoader.OpenOf(Requests.DefaultTenant, ["u"], onlySegment: 7)));
     }
 
     [Fact]
