@@ -14,7 +14,7 @@ public interface IProjection
     /// <summary>The kinds of events it folds.</summary>
     IReadOnlyCollection<Type> Events { get; }
 
-    /// <summary>Its tables; each is created by the migration of that name.</summary>
+    /// <summary>Its tables; each is made by the migrations of its name.</summary>
     IReadOnlyList<string> Tables { get; }
 
     /// <summary>Those indexes of its tables that only readers use: a rebuild makes them last, a replay not at all.</summary>

@@ -55,7 +55,7 @@ internal sealed partial class RebuildRunner(
             }
             else if (_bulks.Values.Count(b => !b.Done.IsCompleted) < AllTenantsDatabase.MaxRebuildsAtOnce) // it is woken when one of them is done
             {
-                var folding = Task.Run(() => FoldBulk(view, epoch), CancellationToken.None);
+                var folding = Task.Run(() => Guard(view, epoch, () => FoldFullPages(view, epoch)), CancellationToken.None);
                 _bulks[view.Name] = (epoch, folding);
                 _ = folding.ContinueWith(_ => wake(), TaskScheduler.Default); // not before it is seen to be done
             }
@@ -96,8 +96,6 @@ internal sealed partial class RebuildRunner(
         await Note(connection, view, "rebuild = 'running', rebuild_position = 0", epoch);
         await transaction.CommitAsync(cancellation);
     }
-
-    private Task<bool> FoldBulk(IProjection view, long epoch) => Guard(view, epoch, () => FoldFullPages(view, epoch));
 
     private async Task FoldFullPages(IProjection view, long epoch)
     {
