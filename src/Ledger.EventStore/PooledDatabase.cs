@@ -61,7 +61,7 @@ public static class PooledDatabase
              begin
                {member}
                set local role none; -- the reader's may not change the account's settings
-               perform pg_advisory_xact_lock({Appender.AppendLockKey(options.Schema + ":migrate")});
+               perform pg_advisory_xact_lock({SchemaMigrator.LockKey(options)});
                foreach setting slice 1 in array array[{string.Join(", ", SettingsOf(options).Select(s => $"['{s.Name}', '{s.Value}']"))}] loop
                  if not exists (
                    select from pg_db_role_setting

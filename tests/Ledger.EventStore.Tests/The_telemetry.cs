@@ -81,7 +81,7 @@ public sealed class The_telemetry(PostgresFixture postgres)
         listener.SetMeasurementEventCallback<double>((instrument, value, tags, _) => Note(instrument, value, tags));
         listener.Start();
         await using var store = await TestStore.Create(postgres);
-        await using var node = await TestNode.Start(store, null, null, new Totals(), new Entries { Poison = 1 });
+        await using var node = await TestNode.Start(store, views: [new Totals(), new Entries { Poison = 1 }]);
         var appender = store.StartAppender();
 
         await appender.Append(Keyed("k", "a", null, new Deposited("a", 1)), Ct);

@@ -25,7 +25,10 @@ public sealed partial class Daemon : IAsyncDisposable
     private readonly SemaphoreSlim _beat = new(0, 1);
     private readonly string _holder = $"{Environment.MachineName}/{Environment.ProcessId}/{Guid.NewGuid():N}";
     private readonly HashSet<string> _strangers = [];
+    private readonly int[] _migrations;
     private IReadOnlyList<ViewStatus> _statuses = [];
+    private bool _isOutdated;
+    private volatile bool _isRebuildWaiting;
     private Task[] _loops = [];
     private long _epoch;
 
@@ -37,11 +40,12 @@ public sealed partial class Daemon : IAsyncDisposable
         _background = background.Source;
         _reader = reader;
         _projections = projections;
+        _migrations = [.. migrations.All.Select(m => m.Number)];
         _views = views;
         _clock = clock;
         _options = options;
         _logger = logger;
-        _rebuild = new RebuildRunner(owner.Source, rebuilding.Source, reader, projections, migrations, options, logger, () => Epoch, Wake);
+        _rebuild = new RebuildRunner(owner.Source, rebuilding.Source, reader, projections, migrations, options, logger, () => Epoch, WakeForRebuild);
         _meter.CreateObservableGauge(
             "ledger.projection.lag.events", () => Gauge(s => s.LagEvents), "{event}", "Events a view has yet to fold");
         _meter.CreateObservableGauge(
@@ -95,6 +99,13 @@ public sealed partial class Daemon : IAsyncDisposable
     {
         Signal(_wake);
         Appended?.Invoke();
+    }
+
+    /// <summary>However fast the log grows, what has caught up is swapped in after the batch under way.</summary>
+    private void WakeForRebuild()
+    {
+        _isRebuildWaiting = true;
+        Wake();
     }
 
     /// <summary>Stops at the end of the batch under way and gives the lease back, so that another node takes over at once.</summary>
@@ -172,6 +183,7 @@ public sealed partial class Daemon : IAsyncDisposable
             {
                 LogUnlessExpected(exception);
                 _views.Forget();
+                ToSeal.Clear();
                 Disconnected?.Invoke();
                 await Pause(_options.HeartbeatInterval);
             }
@@ -180,7 +192,8 @@ public sealed partial class Daemon : IAsyncDisposable
 
     /// <summary>
     /// One statement a beat, and no more when there is nothing to do: takes or renews the lease, on the database's clock, and
-    /// reads every view's status.
+    /// reads every view's status. A program that does not know the schema, since a newer one has migrated it, does not get the lease,
+    /// and none does while migrations run.
     /// </summary>
     private async Task Heartbeat()
     {
@@ -233,8 +246,10 @@ public sealed partial class Daemon : IAsyncDisposable
     {
         await using var command = _background.CreateCommand(
             $"""
-             with lease as (
-               insert into daemon_lease (name, holder, epoch, expires_at) values ('daemon', $1, 1, clock_timestamp() + $2)
+             with schema as materialized (select exists (select from schema_migrations where number <> all($3)) as is_newer),
+             lease as (
+               insert into daemon_lease (name, holder, epoch, expires_at)
+               select 'daemon', $1, 1, clock_timestamp() + $2 where not (select is_newer from schema) and pg_try_advisory_xact_lock_shared($4)
                on conflict (name) do update set
                  holder = excluded.holder, expires_at = excluded.expires_at,
                  epoch = daemon_lease.epoch + case when daemon_lease.holder = excluded.holder then 0 else 1 end
@@ -243,6 +258,7 @@ public sealed partial class Daemon : IAsyncDisposable
              )
              select coalesce((select epoch from lease), 0), h.head, coalesce(l.size, 0), coalesce(c.size, -1), l.refusal,
                     extract(epoch from clock_timestamp() - (select e.timestamp from mt_events e where e.seq_id = coalesce(c.size, 0) + 1))::float8,
+                    (select is_newer from schema),
                     {Views.StatusColumns}
              from {Views.StatusFrom}
              left join log_state l on l.name = 'log' left join log_checkpoint c on c.name = 'log'
@@ -250,6 +266,8 @@ public sealed partial class Daemon : IAsyncDisposable
              """);
         command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = _holder });
         command.Parameters.Add(new NpgsqlParameter<TimeSpan> { TypedValue = _options.LeaseDuration });
+        command.Parameters.Add(new NpgsqlParameter<int[]> { TypedValue = _migrations });
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = SchemaMigrator.ViewsLockKey(_options) });
         await using var reader = await command.ExecuteReaderAsync(cancellation);
         var epoch = 0L;
         var log = LogStatus.None;
@@ -260,7 +278,13 @@ public sealed partial class Daemon : IAsyncDisposable
             log = new LogStatus(
                 reader.GetInt64(1), reader.GetInt64(2), reader.GetInt64(3), reader.IsDBNull(5) ? 0 : Math.Max(0, reader.GetDouble(5)),
                 reader.IsDBNull(4) ? null : reader.GetString(4));
-            statuses.Add(Views.ReadStatus(reader, 6));
+            if (reader.GetBoolean(6) && !_isOutdated)
+            {
+                _isOutdated = true; // for good: no migration goes back
+                LogOutdated(_options.Schema);
+            }
+
+            statuses.Add(Views.ReadStatus(reader, 7));
         }
 
         return (epoch, statuses, log);
@@ -328,8 +352,13 @@ public sealed partial class Daemon : IAsyncDisposable
     /// <summary>Projects each group of views once; returns whether there was anything to do.</summary>
     private async Task<bool> ProjectGroups(long epoch)
     {
+        _isRebuildWaiting = false;
         var statuses = await _views.Refresh(_background, _stopping.Token);
-        await _rebuild.Attend(statuses, epoch, _stopping.Token);
+        if (await _rebuild.Attend(statuses, epoch, _stopping.Token))
+        {
+            statuses = await _views.Refresh(_background, _stopping.Token); // a view that was swapped in may stand elsewhere now
+        }
+
         var groups = statuses
             .Where(s => s.State == "running").GroupBy(s => s.Position).OrderBy(g => g.Key)
             .Select(g => (Position: g.Key, g.First().LagEvents, Members: _projections.Where(p => g.Any(s => s.Name == p.Name)).ToArray()))
@@ -377,7 +406,7 @@ public sealed partial class Daemon : IAsyncDisposable
             }
 
             position = events[^1].Position;
-            if (next is null || !whole || _stopping.IsCancellationRequested || Epoch != epoch || !ReferenceEquals(asked, _statuses))
+            if (next is null || !whole || _stopping.IsCancellationRequested || Epoch != epoch || _isRebuildWaiting || !ReferenceEquals(asked, _statuses))
             {
                 break;
             }
@@ -484,6 +513,9 @@ public sealed partial class Daemon : IAsyncDisposable
 
     [LoggerMessage(LogLevel.Warning, "The daemon waits for the database")]
     private partial void LogAway(Exception exception);
+
+    [LoggerMessage(LogLevel.Warning, "A newer program has migrated the schema {Schema}: this node goes on serving, and the views are kept by nodes of that one")]
+    private partial void LogOutdated(string schema);
 
     [LoggerMessage(LogLevel.Error, "The view {View} has stopped at position {Position}")]
     private partial void LogFailed(Exception exception, string view, long position);

@@ -77,14 +77,23 @@ internal static class ProjectionBatch
 
     /// <summary>
     /// Begins a transaction of the daemon. A node that freezes in it does not keep the rows locked from the next one for longer
-    /// than the lease.
+    /// than the lease. Migrations wait for it, and it does not wait for them: what they make is for a program that knows it.
     /// </summary>
+    /// <exception cref="ProjectionFencedException">Migrations are under way.</exception>
     public static async Task<NpgsqlTransaction> Begin(NpgsqlConnection connection, EventStoreOptions options)
     {
         var transaction = await connection.BeginTransactionAsync();
         await using var command = new NpgsqlCommand(
-            $"set local idle_in_transaction_session_timeout = '{(int)options.LeaseDuration.TotalMilliseconds}ms'", connection);
-        await command.ExecuteNonQueryAsync();
+            $"""
+             select pg_try_advisory_xact_lock_shared({SchemaMigrator.ViewsLockKey(options)}),
+                    set_config('idle_in_transaction_session_timeout', '{(int)options.LeaseDuration.TotalMilliseconds}ms', true)
+             """, connection);
+        if (!(bool)(await command.ExecuteScalarAsync())!)
+        {
+            await transaction.DisposeAsync();
+            throw new ProjectionFencedException();
+        }
+
         return transaction;
     }
 

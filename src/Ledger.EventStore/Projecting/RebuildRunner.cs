@@ -16,16 +16,17 @@ internal sealed partial class RebuildRunner(
     /// <summary>Pages without an event of the view that are passed over until it is noted how far the rebuild is.</summary>
     private const int UnnotedPages = 20;
 
-    /// <summary>How long the swap may wait for readers, while those that come after them wait behind it.</summary>
-    private static readonly TimeSpan SwapPatience = TimeSpan.FromMilliseconds(100);
+    /// <summary>How long to wait for tables: at the swap for readers, while those that come after them wait behind it.</summary>
+    private static readonly TimeSpan Patience = TimeSpan.FromMilliseconds(100);
 
     private readonly Dictionary<string, (long Epoch, Task<bool> Done)> _bulks = []; // of each view's latest rebuild
     private readonly SemaphoreSlim _indexing = new(1); // it may take minutes, and the daemon needs the owner's other connection
     private readonly CancellationTokenSource _stopping = new();
 
-    /// <summary>Starts what was asked for and swaps in what has caught up. Called by the daemon between batches.</summary>
-    public async Task Attend(IReadOnlyList<ViewStatus> statuses, long epoch, CancellationToken cancellation)
+    /// <summary>Starts what was asked for and swaps in what has caught up; returns whether it has swapped. Called by the daemon between batches.</summary>
+    public async Task<bool> Attend(IReadOnlyList<ViewStatus> statuses, long epoch, CancellationToken cancellation)
     {
+        var swapped = false;
         foreach (var status in statuses)
         {
             if (status.Rebuild is not ("requested" or "running") || projections.FirstOrDefault(p => p.Name == status.Name) is not { } view)
@@ -49,17 +50,20 @@ internal sealed partial class RebuildRunner(
             }
 
             var behind = status.Position + status.LagEvents - (status.Rebuild == "requested" ? 0 : status.RebuildPosition ?? 0);
-            if (bulk.Epoch == epoch && bulk.Done is { Result: true } && behind <= options.MaxRebuildBatch) // of an earlier epoch it may be another rebuild's
+            if (bulk.Epoch == epoch && bulk.Done is { Result: true } && behind <= 2 * options.MaxRebuildBatch) // of an earlier epoch it may be another rebuild's
             {
-                await Guard(view, epoch, () => FinishAndSwap(view, status, epoch, cancellation));
+                swapped |= await Guard(view, epoch, () => FinishAndSwap(view, status, epoch, cancellation));
             }
             else if (_bulks.Values.Count(b => !b.Done.IsCompleted) < AllTenantsDatabase.MaxRebuildsAtOnce) // it is woken when one of them is done
             {
-                var folding = Task.Run(() => Guard(view, epoch, () => FoldFullPages(view, epoch)), CancellationToken.None);
+                var isIndexed = bulk.Epoch == epoch && bulk.Done is { Result: true };
+                var folding = Task.Run(() => Guard(view, epoch, () => FoldFullPages(view, epoch, isIndexed)), CancellationToken.None);
                 _bulks[view.Name] = (epoch, folding);
                 _ = folding.ContinueWith(_ => wake(), TaskScheduler.Default); // not before it is seen to be done
             }
         }
+
+        return swapped;
     }
 
     /// <summary>Interrupts the rebuilds under way; they go on when a daemon attends to them again.</summary>
@@ -71,13 +75,16 @@ internal sealed partial class RebuildRunner(
         _indexing.Dispose();
     }
 
+    private static string BePatient => $"set local lock_timeout = '{Patience.TotalMilliseconds}ms'";
+
     private string ShadowSchema(IProjection view) => $"{options.Schema}_rebuild_{view.Name.ToLowerInvariant()}";
 
     /// <summary>Makes empty tables, exactly as the migrations make the live ones, but for what only readers need.</summary>
     private async Task Prepare(IProjection view, long epoch, CancellationToken cancellation)
     {
         await using var connection = await owner.OpenConnectionAsync(cancellation);
-        await using var transaction = await connection.BeginTransactionAsync(cancellation);
+        await using var transaction = await ProjectionBatch.Begin(connection, options);
+        await Execute(connection, BePatient);
         await Execute(connection, $"drop schema if exists \"{ShadowSchema(view)}\" cascade; create schema \"{ShadowSchema(view)}\"; set local search_path = \"{ShadowSchema(view)}\"");
         foreach (var table in view.Tables)
         {
@@ -97,7 +104,8 @@ internal sealed partial class RebuildRunner(
         await transaction.CommitAsync(cancellation);
     }
 
-    private async Task FoldFullPages(IProjection view, long epoch)
+    /// <summary>The bulk of a rebuild, and what came meanwhile; a second time, when that was much, without the indexes again.</summary>
+    private async Task FoldFullPages(IProjection view, long epoch, bool isIndexed)
     {
         await using (var connection = await database.OpenConnectionAsync(_stopping.Token))
         {
@@ -108,11 +116,16 @@ internal sealed partial class RebuildRunner(
             }
         }
 
+        if (isIndexed)
+        {
+            return;
+        }
+
         await _indexing.WaitAsync(_stopping.Token);
         try
         {
             await using var owning = await owner.OpenConnectionAsync(_stopping.Token);
-            await MakeIndexes(owning, view, _stopping.Token);
+            await MakeIndexes(owning, view, epoch, _stopping.Token);
             foreach (var table in view.Tables)
             {
                 await ExecuteLong(owning, $"analyze \"{ShadowSchema(view)}\".\"{table}\"", _stopping.Token); // plans are right from the swap on
@@ -145,12 +158,17 @@ internal sealed partial class RebuildRunner(
         return from;
     }
 
-    /// <summary>Makes those indexes that only readers need, where they are not there yet: sorting all rows takes a fraction of adding each.</summary>
-    private async Task MakeIndexes(NpgsqlConnection owning, IProjection view, CancellationToken cancellation)
+    /// <summary>
+    /// Makes those indexes that only readers need, where they are not there yet: sorting all rows takes a fraction of adding each. A
+    /// node that leads no longer may still be at it, and is waited for.
+    /// </summary>
+    private async Task MakeIndexes(NpgsqlConnection owning, IProjection view, long epoch, CancellationToken cancellation)
     {
         foreach (var index in view.Tables.SelectMany(t => migrations.Creating(t).Without(view.ReaderIndexes).Indexes))
         {
             await using var transaction = await owning.BeginTransactionAsync(cancellation);
+            await ExecuteLong(owning, $"select pg_advisory_xact_lock({Appender.AppendLockKey(ShadowSchema(view))})", cancellation);
+            await CheckRunning(owning, view, epoch);
             await Execute(owning, $"set local search_path = \"{ShadowSchema(view)}\"");
             await ExecuteLong(owning, index, cancellation);
             await transaction.CommitAsync(cancellation);
@@ -180,7 +198,7 @@ internal sealed partial class RebuildRunner(
         var position = await FoldRest(view, status, epoch, cancellation);
         await using var connection = await owner.OpenConnectionAsync(cancellation);
         await using var transaction = await ProjectionBatch.Begin(connection, options);
-        await Execute(connection, $"set local lock_timeout = '{SwapPatience.TotalMilliseconds}ms'; lock table mt_event_progression in access exclusive mode");
+        await Execute(connection, $"{BePatient}; lock table mt_event_progression in access exclusive mode");
         foreach (var table in view.Tables)
         {
             var grants = await DatabaseRoles.GrantsOf(connection, options, table, cancellation);
@@ -277,6 +295,21 @@ internal sealed partial class RebuildRunner(
             Parameters = { new() { Value = view.Name }, new() { Value = epoch } },
         };
         if (await command.ExecuteNonQueryAsync() != 1)
+        {
+            throw new ProjectionFencedException();
+        }
+    }
+
+    /// <exception cref="ProjectionFencedException">This node does not lead any more, or the rebuild was asked for anew.</exception>
+    private static async Task CheckRunning(NpgsqlConnection connection, IProjection view, long epoch)
+    {
+        await using var command = new NpgsqlCommand(
+            "select from projections where name = $1 and rebuild = 'running' and exists (select from daemon_lease where name = 'daemon' and epoch = $2)", connection)
+        {
+            Parameters = { new() { Value = view.Name }, new() { Value = epoch } },
+        };
+        await using var reader = await command.ExecuteReaderAsync();
+        if (!await reader.ReadAsync())
         {
             throw new ProjectionFencedException();
         }

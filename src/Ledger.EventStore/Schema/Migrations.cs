@@ -38,8 +38,13 @@ public sealed class Migrations
 {
     /// <summary>Collects the embedded <c>.sql</c> files of the event store and of <paramref name="assemblies"/>.</summary>
     public Migrations(params IEnumerable<Assembly> assemblies)
+        : this(assemblies.Prepend(typeof(Migrations).Assembly).Distinct().SelectMany(Read).ToList())
     {
-        All = [.. assemblies.Prepend(typeof(Migrations).Assembly).Distinct().SelectMany(Read).OrderBy(m => m.Number)];
+    }
+
+    internal Migrations(IReadOnlyList<Migration> files)
+    {
+        All = [.. files.OrderBy(m => m.Number)];
         if (All.GroupBy(m => m.Number).FirstOrDefault(g => g.Count() > 1) is { } twice)
         {
             throw new InvalidOperationException($"Migration {twice.Key} is there twice: {string.Join(", ", twice.Select(m => m.Name))}.");

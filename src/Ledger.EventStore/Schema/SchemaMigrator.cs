@@ -22,12 +22,17 @@ public sealed partial class SchemaMigrator(NpgsqlDataSource database, Migrations
         await using var connection = await database.OpenConnectionAsync(cancellation);
         await DatabaseRoles.Ensure(connection, options, cancellation); // of the server, so not in the transaction of this database
         await using var transaction = await connection.BeginTransactionAsync(cancellation);
-        await Execute($"select pg_advisory_xact_lock({Appender.AppendLockKey(options.Schema + ":migrate")})");
+        await Execute($"select pg_advisory_xact_lock({LockKey(options)})");
         await Execute($"create schema if not exists \"{options.Schema}\"");
         await Execute($"create table if not exists {History} (number int primary key, name varchar not null, checksum varchar not null, applied_at timestamptz not null default now())");
         var applied = await ReadApplied(connection, cancellation);
         Compare(applied);
         var pending = migrations.All.Where(m => !applied.ContainsKey(m.Number)).ToList();
+        if (pending.Count > 0)
+        {
+            await Execute($"select pg_advisory_xact_lock({ViewsLockKey(options)})");
+        }
+
         foreach (var migration in pending)
         {
             await Execute(migration.Sql);
@@ -36,6 +41,13 @@ public sealed partial class SchemaMigrator(NpgsqlDataSource database, Migrations
                 Parameters = { new() { Value = migration.Number }, new() { Value = migration.Name }, new() { Value = migration.Checksum } },
             };
             await note.ExecuteNonQueryAsync(cancellation);
+        }
+
+        if (pending.Count > 0)
+        {
+            // What a program of before still writes would miss from what was made here, so it keeps the views no longer.
+            await Execute("update daemon_lease set epoch = epoch + 1, expires_at = '-infinity'");
+            await Execute("update projections set rebuild = 'requested', rebuild_position = 0 where rebuild = 'running'");
         }
 
         await DatabaseRoles.Apply(connection, options, cancellation: cancellation); // so no table is there without its policies
@@ -49,7 +61,7 @@ public sealed partial class SchemaMigrator(NpgsqlDataSource database, Migrations
 
         async Task Execute(string sql)
         {
-            await using var command = new NpgsqlCommand(sql, connection);
+            await using var command = new NpgsqlCommand(sql, connection) { CommandTimeout = 0 }; // as long as there are rows, or others migrate
             await command.ExecuteNonQueryAsync(cancellation);
         }
     }
@@ -103,6 +115,12 @@ public sealed partial class SchemaMigrator(NpgsqlDataSource database, Migrations
             LogUnsafe(string.Join(", ", off));
         }
     }
+
+    /// <summary>The lock by which nodes that start look one after the other what there is to migrate.</summary>
+    internal static long LockKey(EventStoreOptions options) => Appender.AppendLockKey(options.Schema + ":migrate");
+
+    /// <summary>The lock that migrations share with nobody, and transactions that write views with each other.</summary>
+    internal static long ViewsLockKey(EventStoreOptions options) => Appender.AppendLockKey(options.Schema + ":views");
 
     private static async Task<Dictionary<int, (string Name, string Checksum)>> ReadApplied(NpgsqlConnection connection, CancellationToken cancellation)
     {

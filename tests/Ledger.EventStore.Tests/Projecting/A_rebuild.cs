@@ -114,6 +114,22 @@ public sealed class A_rebuild(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task is_swapped_in_while_the_views_still_have_much_to_fold()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var slow = new Totals { AfterWriting = _ => Task.Delay(TimeSpan.FromMilliseconds(50), Ct) };
+        await Deposits.Append(store.StartAppender(), 5_000);
+        await using var node = await TestNode.Start(store, TestNode.Slow, views: [slow, new Entries()]);
+
+        await Rebuild(node, "Entries");
+
+        Assert.True((await node.Status("Totals")).LagEvents > 0, "the rebuild has waited for the views");
+        slow.AfterWriting = _ => Task.CompletedTask;
+        await node.CatchUp();
+        await node.AssertViewsEqualTheLog();
+    }
+
+    [Fact]
     public async Task taken_over_before_the_indexes_were_made_has_them()
     {
         await using var store = await TestStore.Create(postgres);
@@ -191,7 +207,7 @@ public sealed class A_rebuild(PostgresFixture postgres)
         await using var store = await TestStore.Create(postgres);
         await Deposits.Append(store.StartAppender(), 100);
         var poisoned = new Entries { Poison = await store.Value<long>("select seq_id from mt_events where type = 'deposited' and seq_id > 60 limit 1") };
-        await using var node = await TestNode.Start(store, null, null, new Totals(), poisoned);
+        await using var node = await TestNode.Start(store, views: [new Totals(), poisoned]);
         await node.Becomes("Entries", s => s.State == "failed", "the view fails");
 
         poisoned.Poison = null;
@@ -248,7 +264,7 @@ public sealed class A_rebuild(PostgresFixture postgres)
     public async Task that_cannot_even_begin_stops_no_view()
     {
         await using var store = await TestStore.Create(postgres);
-        await using var node = await TestNode.Start(store, null, null, new Totals(), new Homeless());
+        await using var node = await TestNode.Start(store, views: [new Totals(), new Homeless()]);
 
         await node.Views.Rebuild("Homeless", Ct);
         await node.Becomes("Homeless", s => s.Rebuild == "failed", "the rebuild fails");
@@ -305,8 +321,7 @@ public sealed class A_rebuild(PostgresFixture postgres)
     {
         await using var store = await TestStore.Create(postgres);
         await using var proxy = new FaultProxy(store.ConnectionString);
-        var patient = TestNode.Quick with { LeaseDuration = TimeSpan.FromMinutes(10) };
-        await using var frozen = await TestNode.Start(store, patient, proxy);
+        await using var frozen = await TestNode.Start(store, TestNode.Patient, proxy);
         await frozen.Leads();
         await Deposits.Append(store.StartAppender(), 300);
         await frozen.CatchUp();
@@ -320,7 +335,7 @@ public sealed class A_rebuild(PostgresFixture postgres)
         await frozen.Views.Rebuild("Totals", Ct);
         await froze.WaitAsync(Runs.Patience, Ct);
 
-        await using var next = await TestNode.Start(store, patient);
+        await using var next = await TestNode.Start(store, TestNode.Patient);
         await next.TakesOver();
         await Runs.Until(
             async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") > 0,
@@ -329,6 +344,93 @@ public sealed class A_rebuild(PostgresFixture postgres)
 
         await next.Becomes("Totals", s => s.RebuiltAt is not null, "the other node finishes the rebuild");
         await next.AssertViewsEqualTheLog();
+    }
+
+    [Fact]
+    public async Task begins_anew_after_migrations_with_the_tables_as_they_make_them()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await Deposits.Append(store.StartAppender(), 300);
+        var newer = TestStore.MigrationsWith("create index ledger_test_entries_amount on ledger_test_entries (amount);");
+        TestNode next;
+        await using (var old = await TestNode.Start(store, TestNode.Patient))
+        {
+            await old.CatchUp();
+            var (folding, going) = (new TaskCompletionSource(), new TaskCompletionSource());
+            old.Kept[1].AfterWriting = _ =>
+            {
+                folding.TrySetResult();
+                return going.Task;
+            };
+            await old.Views.Rebuild("Entries", Ct);
+            await folding.Task.WaitAsync(Runs.Patience, Ct);
+            var migrated = store.Migrate(newer);
+            going.SetResult();
+
+            await migrated;
+
+            Assert.Equal(("requested", 0), ((await old.Status("Entries")).Rebuild, (await old.Status("Entries")).RebuildPosition));
+            next = await TestNode.Start(store, migrations: newer);
+        }
+
+        await using (next)
+        {
+            await next.Becomes("Entries", s => s.RebuiltAt is not null, "the newer node rebuilds");
+            Assert.Equal(["(ledger_test_entries_account)", "(ledger_test_entries_amount)", "(ledger_test_entries_pkey)"], await IndexesOfEntries(store));
+            await next.CatchUp();
+            await next.AssertViewsEqualTheLog();
+        }
+    }
+
+    [Fact]
+    public async Task does_not_begin_while_migrations_run()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var node = await TestNode.Start(store);
+        await node.Leads();
+        await using (var migrating = await store.Database.OpenConnectionAsync(Ct))
+        {
+            await new NpgsqlCommand($"begin; select pg_advisory_xact_lock({SchemaMigrator.ViewsLockKey(store.Options)})", migrating).ExecuteNonQueryAsync(Ct);
+            await node.Views.Rebuild("Entries", Ct);
+            await Runs.Until(() => Task.FromResult(!node.Daemon.IsLeader), "the node leads no longer");
+            Assert.Equal("requested", (await node.Status("Entries")).Rebuild);
+        }
+
+        await node.Becomes("Entries", s => s.RebuiltAt is not null, "the rebuild ends");
+        await Deposits.Append(store.StartAppender(), 10);
+        await node.CatchUp();
+        await node.AssertViewsEqualTheLog();
+    }
+
+    [Fact]
+    public async Task waits_for_the_indexes_that_the_node_before_is_still_making()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await Deposits.Append(store.StartAppender(), 300);
+        await using var old = await TestNode.Start(store, TestNode.Patient);
+        await old.CatchUp();
+        // The old node has made the index and not committed yet, for as long as this holds a lock that it then needs.
+        await store.Execute("create function ledger.linger() returns event_trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(77); end $$");
+        await store.Execute("create event trigger linger on ddl_command_end when tag in ('CREATE INDEX') execute function ledger.linger()");
+        await using var holding = await store.Database.OpenConnectionAsync(Ct);
+        await new NpgsqlCommand("begin; select pg_advisory_xact_lock(77)", holding).ExecuteNonQueryAsync(Ct);
+        await old.Views.Rebuild("Entries", Ct);
+        await Waiting(1);
+
+        await using var next = await TestNode.Start(store, TestNode.Patient);
+        await next.TakesOver();
+        await Waiting(2);
+        await new NpgsqlCommand("commit", holding).ExecuteNonQueryAsync(Ct);
+
+        await next.Becomes("Entries", s => s.RebuiltAt is not null || s.Rebuild == "failed", "the rebuild ends");
+        Assert.Null((await next.Status("Entries")).RebuildError);
+        Assert.Equal(["(ledger_test_entries_account)", "(ledger_test_entries_pkey)"], await IndexesOfEntries(store));
+        await next.CatchUp();
+        await next.AssertViewsEqualTheLog();
+
+        Task Waiting(int sessions) => Runs.Until(
+            async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") >= sessions,
+            $"{sessions} sessions wait for a lock");
     }
 
     private static Task<string[]> IndexesOfEntries(TestStore store) =>

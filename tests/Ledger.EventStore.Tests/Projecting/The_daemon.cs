@@ -52,11 +52,10 @@ public sealed class The_daemon(PostgresFixture postgres)
     [Fact]
     public async Task hands_over_at_once_when_its_node_stops()
     {
-        var patient = TestNode.Quick with { LeaseDuration = TimeSpan.FromMinutes(10) };
         await using var store = await TestStore.Create(postgres);
-        var first = await TestNode.Start(store, patient);
+        var first = await TestNode.Start(store, TestNode.Patient);
         await first.Leads();
-        await using var second = await TestNode.Start(store, patient);
+        await using var second = await TestNode.Start(store, TestNode.Patient);
         await Deposits.Append(store.StartAppender(), 50);
 
         await first.DisposeAsync();
@@ -82,7 +81,7 @@ public sealed class The_daemon(PostgresFixture postgres)
                 await thaw.Task;
             },
         };
-        await using var frozen = await TestNode.Start(store, TestNode.Quick, proxy, slow, new Entries());
+        await using var frozen = await TestNode.Start(store, TestNode.Quick, proxy, views: [slow, new Entries()]);
         await frozen.Leads();
         await using var next = await TestNode.Start(store);
         await Deposits.Append(store.StartAppender(), 100);
@@ -122,8 +121,7 @@ public sealed class The_daemon(PostgresFixture postgres)
     {
         await using var store = await TestStore.Create(postgres);
         await using var proxy = new FaultProxy(store.ConnectionString);
-        var patient = TestNode.Quick with { LeaseDuration = TimeSpan.FromMinutes(10) };
-        await using var frozen = await TestNode.Start(store, patient, proxy, new Totals(), new Entries());
+        await using var frozen = await TestNode.Start(store, TestNode.Patient, proxy, views: [new Totals(), new Entries()]);
         await frozen.Leads();
         var written = false;
         ((TestView)frozen.Kept[1]).AfterWriting = _ =>
@@ -135,7 +133,7 @@ public sealed class The_daemon(PostgresFixture postgres)
         await Deposits.Append(store.StartAppender(), 40);
         await froze.WaitAsync(Runs.Patience, Ct);
 
-        await using var next = await TestNode.Start(store, patient);
+        await using var next = await TestNode.Start(store, TestNode.Patient);
         await next.TakesOver();
         await Runs.Until(
             async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") > 0,
@@ -164,7 +162,7 @@ public sealed class The_daemon(PostgresFixture postgres)
         }
 
         var poisoned = new Totals { Poison = poison };
-        await using var node = await TestNode.Start(store, null, null, poisoned, new Entries());
+        await using var node = await TestNode.Start(store, views: [poisoned, new Entries()]);
         await node.Becomes("Totals", s => s.State == "failed", "the view fails");
         Assert.True(await node.Views.WaitFor(["Entries"], 120, Runs.Patience, Ct));
 
@@ -233,7 +231,7 @@ public sealed class The_daemon(PostgresFixture postgres)
     {
         await using var store = await TestStore.Create(postgres);
         var appender = store.StartAppender();
-        await using (var old = await TestNode.Start(store, null, null, new Totals()))
+        await using (var old = await TestNode.Start(store, views: [new Totals()]))
         {
             await Deposits.Append(appender, 300);
             await old.CatchUp();

@@ -108,6 +108,60 @@ public sealed class Migrating(PostgresFixture postgres)
         await Migrator(durable).CheckServer(acceptLosingEvents: false, Ct);
     }
 
+    [Fact]
+    public async Task takes_as_long_as_it_takes()
+    {
+        var connectionString = await postgres.CreateEmptyDatabase() + ";Command Timeout=1";
+        await using var store = await TestStore.Create(connectionString);
+
+        await store.Migrate(TestStore.MigrationsWith("select pg_sleep(2);"));
+
+        await using var waiting = EventStoreDatabase.Connect(connectionString, new EventStoreOptions(), "tests", 2);
+        await using (var migrating = await store.Database.OpenConnectionAsync(Ct))
+        {
+            await new NpgsqlCommand($"begin; select pg_advisory_xact_lock({SchemaMigrator.LockKey(store.Options)})", migrating).ExecuteNonQueryAsync(Ct);
+            var second = Migrator(waiting, TestStore.MigrationsWith("select pg_sleep(2);")).Migrate(Ct);
+            await Task.Delay(TimeSpan.FromSeconds(2), Ct);
+            Assert.False(second.IsCompleted);
+            await new NpgsqlCommand("commit", migrating).ExecuteNonQueryAsync(Ct);
+            Assert.Empty(await second);
+        }
+    }
+
+    [Fact]
+    public async Task leaves_the_views_to_programs_that_know_what_was_made()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var appender = store.StartAppender();
+        var newer = TestStore.MigrationsWith("create table ledger_test_copies as select * from ledger_test_entries;");
+        await using var old = await TestNode.Start(store, TestNode.Patient);
+        await old.Leads();
+        var (writing, going) = (new TaskCompletionSource(), new TaskCompletionSource());
+        old.Kept[1].AfterWriting = _ =>
+        {
+            writing.TrySetResult();
+            return going.Task;
+        };
+        await Deposits.Append(appender, 20);
+        await writing.Task.WaitAsync(Runs.Patience, Ct);
+
+        var migrated = store.Migrate(newer);
+        await Runs.Until(
+            async () => await store.Value<long>("select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'advisory'") == 1,
+            "the migration waits for the batch under way");
+        going.SetResult();
+        await migrated;
+        await Deposits.Append(appender, 20);
+
+        await Runs.Until(() => Task.FromResult(!old.Daemon.IsLeader), "the older node leads no longer");
+        await old.Says("A newer program has migrated the schema ledger");
+        Assert.False(await store.Value<bool>("select exists (select from daemon_lease where expires_at > clock_timestamp())"));
+        Assert.Equal(await store.Lines("select * from ledger_test_entries order by 1"), await store.Lines("select * from ledger_test_copies order by 1"));
+        await using var next = await TestNode.Start(store, migrations: newer);
+        await next.CatchUp();
+        await next.AssertViewsEqualTheLog();
+    }
+
     private static SchemaMigrator Migrator(NpgsqlDataSource database, Migrations? migrations = null) =>
         new(database, migrations ?? TestStore.Migrations, new EventStoreOptions(), NullLogger<SchemaMigrator>.Instance);
 

@@ -11,7 +11,7 @@ internal sealed class TestNode : IAsyncDisposable
 {
     private readonly TestStore _store;
 
-    private TestNode(TestStore store, EventStoreOptions options, FaultProxy? proxy, TestView[] views)
+    private TestNode(TestStore store, EventStoreOptions options, FaultProxy? proxy, Migrations migrations, TestView[] views)
     {
         _store = store;
         Database = store.Connect(proxy);
@@ -19,7 +19,7 @@ internal sealed class TestNode : IAsyncDisposable
         var clock = new LedgerClock(TimeProvider.System);
         Views = new Views(Database, new AllTenantsDatabase(Database), views, clock);
         Daemon = new Daemon(
-            new OwnerDatabase(Database), new AllTenantsDatabase(Database), new BackgroundDatabase(Database), new EventReader(Database, TestEvents.Types), views, TestStore.Migrations, Views, clock, options, new Notebook<Daemon>(Said));
+            new OwnerDatabase(Database), new AllTenantsDatabase(Database), new BackgroundDatabase(Database), new EventReader(Database, TestEvents.Types), views, migrations, Views, clock, options, new Notebook<Daemon>(Said));
         Log = new TransparencyLog(Database);
         Keyring = new LogKeyring(Database, new TransparencyOptions { Folder = store.LogFolder });
         Sealer = new Sealer(Database, Log, Keyring, Daemon, options, NullLogger<Sealer>.Instance) { Interval = TimeSpan.FromMilliseconds(20) };
@@ -30,6 +30,9 @@ internal sealed class TestNode : IAsyncDisposable
     {
         LeaseDuration = TimeSpan.FromSeconds(1), HeartbeatInterval = TimeSpan.FromMilliseconds(100), MaxProjectionBatch = 50, MaxRebuildBatch = 50,
     };
+
+    /// <summary>Holds its lease for longer than a test, whatever stands still meanwhile.</summary>
+    public static EventStoreOptions Patient { get; } = Quick with { LeaseDuration = TimeSpan.FromMinutes(10) };
 
     /// <summary>Its heartbeat comes too late for whoever waits for it.</summary>
     public static EventStoreOptions Slow { get; } = Quick with { HeartbeatInterval = TimeSpan.FromMinutes(5), LeaseDuration = TimeSpan.FromMinutes(15) };
@@ -51,9 +54,10 @@ internal sealed class TestNode : IAsyncDisposable
     /// <summary>What its daemon has logged.</summary>
     public ConcurrentQueue<string> Said { get; } = [];
 
-    public static async Task<TestNode> Start(TestStore store, EventStoreOptions? options = null, FaultProxy? proxy = null, params TestView[] views)
+    public static async Task<TestNode> Start(
+        TestStore store, EventStoreOptions? options = null, FaultProxy? proxy = null, Migrations? migrations = null, TestView[]? views = null)
     {
-        var node = new TestNode(store, options ?? Quick, proxy, views.Length > 0 ? views : [new Totals(), new Entries()]);
+        var node = new TestNode(store, options ?? Quick, proxy, migrations ?? TestStore.Migrations, views ?? [new Totals(), new Entries()]);
         await node.Views.Register();
         node.Sealer.Start();
         node.Daemon.Start();
@@ -61,6 +65,8 @@ internal sealed class TestNode : IAsyncDisposable
     }
 
     public Task Leads() => Runs.Until(() => Task.FromResult(Daemon.IsLeader), "the node leads");
+
+    public Task Says(string what) => Runs.Until(() => Task.FromResult(Said.Any(line => line.StartsWith(what, StringComparison.Ordinal))), $"the node says '{what}'");
 
     /// <summary>From here on, so many nodes of the store miss no notification.</summary>
     public static Task Listen(TestStore store, int nodes) => Runs.Until(

@@ -41,9 +41,15 @@ internal sealed class TestStore : IAsyncDisposable
     public static async Task<TestStore> Create(string connectionString, EventStoreOptions? options = null)
     {
         var store = new TestStore(connectionString, options ?? new EventStoreOptions());
-        await new SchemaMigrator(store.Database, Migrations, store.Options, NullLogger<SchemaMigrator>.Instance).Migrate();
+        await store.Migrate(Migrations);
         return store;
     }
+
+    /// <summary>The migrations of a newer program: one more changes what is there for Entries.</summary>
+    public static Migrations MigrationsWith(string sql) => new([.. Migrations.All, new Migration(9999, "ledger_test_entries", sql)]);
+
+    /// <summary>Migrates it, as a newer program that starts does.</summary>
+    public Task Migrate(Migrations migrations) => new SchemaMigrator(Database, migrations, Options, NullLogger<SchemaMigrator>.Instance).Migrate();
 
     /// <summary>A pool of its own, as another process has; perhaps through a proxy.</summary>
     public NpgsqlDataSource Connect(FaultProxy? proxy = null)
