@@ -9,7 +9,8 @@ internal static class ProjectionBatch
     /// <summary>
     /// Lets each view write its rows, moves the progress of all from <paramref name="from"/> to the last event, and commits. The
     /// progress only moves from where this batch began and only under the epoch this node leads with: of two nodes that both
-    /// think they lead, one commits. The commit does not wait for the disk: after a crash of PostgreSQL rows and progress are
+    /// think they lead, one commits. Nor does it move where the log has another event by now, as a server that was promoted without the
+    /// last commits has. The commit does not wait for the disk: after a crash of PostgreSQL rows and progress are
     /// both as they were some batches before, and the daemon folds those again from the log, which does wait.
     /// <para>False: a view was stopped meanwhile, so nothing was written. A view that <see cref="Views.Pause"/> has stopped does
     /// not move any more.</para>
@@ -40,6 +41,7 @@ internal static class ProjectionBatch
               update mt_event_progression set last_seq_id = $1, last_updated = now()
               where name in (select name || ':All' from noted) and last_seq_id = $3
                 and exists (select from daemon_lease where name = 'daemon' and epoch = $4)
+                and exists (select from mt_events where seq_id = $1 and id = $7)
               returning name
             )
             select (select count(*) from noted), count(*), pg_notify($6, ''), set_config('synchronous_commit', 'off', true) from moved
@@ -53,6 +55,7 @@ internal static class ProjectionBatch
                 new NpgsqlParameter<long> { TypedValue = epoch },
                 new NpgsqlParameter<DateTimeOffset> { TypedValue = events[^1].RecordedAt },
                 new NpgsqlParameter<string> { TypedValue = Channels.ViewsMoved },
+                new NpgsqlParameter<Guid> { TypedValue = events[^1].Id },
             },
         };
         await using (var counts = await progress.ExecuteReaderAsync())

@@ -227,7 +227,7 @@ public sealed partial class Sealer : IAsyncDisposable
         _tree = null; // until this has gone well
         var started = Stopwatch.GetTimestamp();
         var (from, rootBefore) = (tree.Size, _root);
-        var made = new Dictionary<string, byte[]>();
+        var (made, last) = (new Dictionary<string, byte[]>(), Guid.Empty);
         RandomNumberGenerator.Fill(_salts);
         Probe("read", false);
         await using (var connection = page is null ? await _database.OpenConnectionAsync(cancellation) : null)
@@ -275,6 +275,7 @@ public sealed partial class Sealer : IAsyncDisposable
                 _leaf.Write((byte)0); // room for what the tree puts before a leaf
                 LeafEnvelope.Write(rows, pseudonym, commitments, _leaf);
                 tree.Append(MerkleTree.LeafAfterRoom(_leaf.Written));
+                last = new Guid(rows.Id, bigEndian: true);
             }
         }
 
@@ -284,7 +285,7 @@ public sealed partial class Sealer : IAsyncDisposable
         {
             var root = tree.Root();
             Probe("seal", false);
-            await Write(tree, root, from, rootBefore, made, epoch, cancellation);
+            await Write(tree, root, from, rootBefore, last, made, epoch, cancellation);
             Probe("seal", true);
             _root = root;
             tree.Settle();
@@ -303,10 +304,11 @@ public sealed partial class Sealer : IAsyncDisposable
 
     /// <summary>
     /// Everything of a page in one statement, which waits for the disk: salts are random, so a page that was signed for and then
-    /// lost could not be made again.
+    /// lost could not be made again. Nothing of it, when the last event of the page is not in the log any more: a server that was
+    /// promoted without the last commits has another there, or none.
     /// </summary>
     private async Task Write(
-        GrowingTree tree, MerkleHash root, long from, MerkleHash rootBefore, Dictionary<string, byte[]> tenants, long epoch, CancellationToken cancellation)
+        GrowingTree tree, MerkleHash root, long from, MerkleHash rootBefore, Guid last, Dictionary<string, byte[]> tenants, long epoch, CancellationToken cancellation)
     {
         var tiles = tree.Grown().ToArray();
         var bundles = new List<(long Bundle, byte[] Salts)>();
@@ -322,6 +324,7 @@ public sealed partial class Sealer : IAsyncDisposable
             with moved as (
               update log_state set size = $1, root = $2
               where name = 'log' and size = $3 and root = $4 and exists (select from daemon_lease where name = 'daemon' and epoch = $5)
+                and exists (select from mt_events where seq_id = $1 and id = $13)
               returning 1
             ),
             tiles as (
@@ -353,6 +356,7 @@ public sealed partial class Sealer : IAsyncDisposable
         Add(command, bundles.Select(b => b.Salts).ToArray());
         Add(command, tenants.Keys.ToArray());
         Add(command, tenants.Values.ToArray());
+        Add(command, last);
         if ((long)(await command.ExecuteScalarAsync(cancellation))! != 1)
         {
             throw new LogFencedException();

@@ -603,6 +603,26 @@ public sealed class A_failing_step(PostgresFixture postgres)
         Assert.Equal(await store.Value<long>("select size from log_checkpoint"), await store.Value<long>("select size from log_state"));
     }
 
+    [Fact]
+    public async Task takes_in_nothing_that_the_log_has_lost_meanwhile()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var lease = await Lease.Take(store);
+        await store.StartAppender().Append(Request("a", [.. Enumerable.Repeat(new Deposited("a", 1), 5)]), Ct);
+        var sealer = lease.Sealer((step, done) =>
+        {
+            if (step == "seal" && !done)
+            {
+                store.Execute("delete from mt_events where seq_id = 5").Wait(); // as on a replica that was promoted before it had it
+            }
+        });
+
+        await Assert.ThrowsAsync<LogFencedException>(() => sealer.SealPage(lease.Epoch, Ct));
+
+        await Lease.SealAll(lease.Sealer(), lease.Epoch);
+        Assert.Equal((4, 4), (await store.Value<long>("select size from log_checkpoint"), await store.Value<long>("select size from log_state")));
+    }
+
     /// <summary>Looks at what everybody is shown: never smaller, never another root for a size, always signed.</summary>
     private sealed class Watch(TestStore store)
     {
