@@ -9,20 +9,26 @@ public sealed class LogTimes(NpgsqlDataSource database)
     public async Task<long> LastBefore(DateTimeOffset instant, CancellationToken cancellation = default)
     {
         await using var command = database.CreateCommand(
-            """
-            with recursive b (lo, hi) as (
-              select 0::bigint, log_head() + 1
-              union all
-              select case when e.before then e.position else b.lo end, case when e.before then b.hi else e.position end
-              from b
-              cross join lateral (select (b.lo + b.hi) / 2, log_recorded_at((b.lo + b.hi) / 2) < $1 offset 0) e (position, before)
-              where b.hi - b.lo > 1
-            )
-            select max(lo) from b
-            """);
+            $"with recursive {SearchBefore("$1")} select max(lo) from before");
         command.Parameters.Add(new NpgsqlParameter<DateTimeOffset> { TypedValue = instant });
         return (long)(await command.ExecuteScalarAsync(cancellation))!;
     }
+
+    /// <summary>
+    /// The search as a recursive expression "before", for a statement that goes on from there: its largest <c>lo</c> is the position of the
+    /// last event recorded before an instant.
+    /// </summary>
+    public static string SearchBefore(string instant) =>
+        $"""
+         before (lo, hi) as (
+           select 0::bigint, log_head() + 1
+           union all
+           select case when e.is_before then e.position else b.lo end, case when e.is_before then b.hi else e.position end
+           from before b
+           cross join lateral (select (b.lo + b.hi) / 2, log_recorded_at((b.lo + b.hi) / 2) < {instant} offset 0) e (position, is_before)
+           where b.hi - b.lo > 1
+         )
+         """;
 
     /// <summary>The version a stream had reached at a position; 0 when it had not begun.</summary>
     public async Task<long> VersionAt(StreamKey stream, long position, CancellationToken cancellation = default)

@@ -1,4 +1,5 @@
 using Ledger.EventStore;
+using Npgsql;
 
 namespace Ledger.Segments;
 
@@ -11,7 +12,7 @@ public sealed record SegmentAt(string Slug, long Id, string Salt, decimal Percen
 
 /// <summary>
 /// Who was in segments at an instant, as far as was known at a position, for other features that work through many users in the
-/// background. Pages are ranges of the primary keys of stays; what a page costs does not depend on how many there are.
+/// background. Pages are ranges of the primary keys of stays; what a page costs does not depend on how many there are or were.
 /// </summary>
 public sealed class MembersAt(BackgroundDatabase background)
 {
@@ -48,16 +49,10 @@ public sealed class MembersAt(BackgroundDatabase background)
     public async Task<IReadOnlyList<string>> Next(
         string tenantId, IReadOnlyCollection<SegmentAt> segments, AsOf asOf, string after, int limit, CancellationToken cancellation)
     {
-        await using var command = background.Source.Command(
-            $"""
-             select distinct m.user_id
-             from (select $1::varchar as tenant_id, k.segment_id from unnest($4) k (segment_id)) s
-             cross join lateral ({SegmentMembersReader.KnownStays("and m.user_id > $5 order by m.user_id limit $6")}) m
-             order by m.user_id limit $6
-             """,
-            Sql.Value(tenantId), Sql.Value(asOf.At), Sql.Value(asOf.KnownAt), Sql.Longs(segments.Select(s => s.Id)), Sql.Value(after), Sql.Value(limit));
+        await using var batch = background.Source.CreateBatch();
+        batch.BatchCommands.Add(NextOf(tenantId, [.. segments.Select(s => s.Id)], asOf, after, limit));
         var users = new List<string>(limit);
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        await using var reader = await batch.ExecuteReaderAsync(cancellation);
         while (await reader.ReadAsync(cancellation))
         {
             users.Add(reader.GetString(0));
@@ -65,6 +60,17 @@ public sealed class MembersAt(BackgroundDatabase background)
 
         return users;
     }
+
+    /// <summary>The statement that reads such a page.</summary>
+    internal static NpgsqlBatchCommand NextOf(string tenantId, IReadOnlyCollection<long> segmentIds, AsOf asOf, string after, int limit) => Sql.Command(
+        $"""
+         with recursive {SegmentMembersReader.Ended("$4")}
+         select distinct m.user_id
+         from (select $1::varchar as tenant_id, k.segment_id from unnest($4) k (segment_id)) s
+         cross join lateral ({SegmentMembersReader.KnownStays("and m.user_id > $5 order by m.user_id limit $6")}) m
+         order by m.user_id limit $6
+         """,
+        Sql.Value(tenantId), Sql.Value(asOf.At), Sql.Value(asOf.KnownAt), Sql.Longs(segmentIds), Sql.Value(after), Sql.Value(limit));
 
     /// <summary>Which of the users were in the segment, by a stay or by its roll-out: a look into the primary key each.</summary>
     public async Task<IReadOnlySet<string>> Among(
@@ -76,7 +82,7 @@ public sealed class MembersAt(BackgroundDatabase background)
              select k.user_id
              from (select $1::varchar as tenant_id, $4::bigint as segment_id) s
              cross join unnest($5) k (user_id)
-             where exists ({SegmentMembersReader.KnownStays("and m.user_id = k.user_id limit 1")})
+             where exists ({SegmentMembersReader.KnownStaysOf("k.user_id")})
              """,
             Sql.Value(tenantId), Sql.Value(asOf.At), Sql.Value(asOf.KnownAt), Sql.Value(segment.Id), Sql.Texts(userIds.Where(u => !members.Contains(u))));
         await using var reader = await command.ExecuteReaderAsync(cancellation);

@@ -23,7 +23,7 @@ public sealed class MembershipsProjection : IProjection
     public IReadOnlyList<string> Tables => ["memberships", "past_memberships", "membership_terms", "segment_size_changes"];
 
     /// <inheritdoc/>
-    public IReadOnlyList<string> ReaderIndexes => ["memberships_of_user", "memberships_expiring"];
+    public IReadOnlyList<string> ReaderIndexes => ["memberships_of_user", "memberships_expiring", "past_memberships_by_end"];
 
     /// <inheritdoc/>
     public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)

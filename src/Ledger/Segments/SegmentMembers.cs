@@ -62,18 +62,71 @@ public sealed class SegmentMembersReader(NpgsqlDataSource database, ViewDatabase
         "s.created_at <= $2 and s.segment_id <= $3 and (s.deleted_at is null or s.deleted_at > $2 or s.deleted_position > $3)";
 
     /// <summary>
-    /// The stays of segment s that held at $2, as far as was known at position $3. A stay renewed since then had the term that
-    /// the first later renewal replaced. <paramref name="page"/> ends the reading of the open and of the past stays each, so
-    /// that a page costs a page.
+    /// Past stays that have ended since an instant, up to which those of them that held at it are looked for by their end; where there
+    /// are more, by user, as then a fair share of all past stays has.
     /// </summary>
-    internal static string KnownStays(string page = "") =>
+    public const int MaxEndedSince = 20_000;
+
+    private const string EndedSince =
+        """
+        (select * from past_memberships p
+         where p.tenant_id = s.tenant_id and p.segment_id = s.segment_id and p.ended_position > 0 and p.ended_position > (select position from since)
+         order by p.ended_position offset 0)
+        """;
+
+    /// <summary>
+    /// The stays of segment s that held at $2, as far as was known at position $3, all of them; of the past ones those that have ended
+    /// <see cref="Since"/> are read. A stay renewed since then had the term that the first later renewal replaced.
+    /// </summary>
+    internal static string KnownStays() =>
         $"""
-         ({KnownOf("memberships", endedAt: "null::timestamptz")} {page})
+         ({Known("memberships", hasEnded: false)})
          union all
-         ({KnownOf("past_memberships", endedAt: "case when m.ended_position <= $3 then m.ended_at end")} {page})
+         ({Known(EndedSince, hasEnded: true)})
          """;
 
-    private static string KnownOf(string table, string endedAt) =>
+    /// <summary>
+    /// A page of them, in order of user id: <paramref name="page"/> ends the reading of the open and of the past ones each. Where
+    /// members come and go nearly all past stays ended before the instant, and to pass over them would cost all there ever were:
+    /// so it goes by <see cref="Ended"/>.
+    /// </summary>
+    internal static string KnownStays(string page) =>
+        $"""
+         ({Known("memberships", hasEnded: false)} {page})
+         union all
+         ({Known(EndedSince, hasEnded: true)} and (select are_few from ended) {page})
+         union all
+         ({Known("past_memberships", hasEnded: true)} and not (select are_few from ended) {page})
+         """;
+
+    /// <summary>Those of one user, m.user_id being the one that is said.</summary>
+    internal static string KnownStaysOf(string user) =>
+        $"""
+         ({Known("memberships", hasEnded: false)} and m.user_id = {user} limit 1)
+         union all
+         ({Known("past_memberships", hasEnded: true)} and m.user_id = {user} limit 1)
+         """;
+
+    /// <summary>The expression "since", for "with recursive": the position after which whatever held at $2, as known at $3, ended if it has ended.</summary>
+    internal static string Since => $"{LogTimes.SearchBefore("$2")}, since as materialized (select least($3, max(lo)) as position from before)";
+
+    /// <summary>The expressions "since" and "ended", for "with recursive": whether few stays have ended since then, in the segments of tenant $1.</summary>
+    internal static string Ended(string segmentIds) =>
+        $"""
+         {Since},
+         ended as materialized (
+           select count(*) <= {MaxEndedSince} as are_few
+           from (
+             select from unnest({segmentIds}) k (segment_id)
+             cross join lateral (
+               select from past_memberships p
+               where p.tenant_id = $1 and p.segment_id = k.segment_id and p.ended_position > 0 and p.ended_position > (select position from since)
+               order by p.ended_position limit {MaxEndedSince + 1}) p
+             limit {MaxEndedSince + 1}) p
+         )
+         """;
+
+    private static string Known(string table, bool hasEnded) =>
         $"""
          select m.user_id, m.joined_at, case when t.renewed then t.expires_at else m.expires_at end as expires_at, m.source
          from {table} m
@@ -83,7 +136,7 @@ public sealed class SegmentMembersReader(NpgsqlDataSource database, ViewDatabase
              and (t.until_position > $3 or t.until_at > $2)
            order by t.until_position limit 1) t on true
          where m.tenant_id = s.tenant_id and m.segment_id = s.segment_id and m.joined_position <= $3 and m.joined_at <= $2
-           and coalesce({endedAt} > $2, true)
+           {(hasEnded ? "and (m.ended_position > $3 or m.ended_at > $2)" : "")}
            and coalesce(case when t.renewed then t.expires_at else m.expires_at end > $2, true)
          """;
 
@@ -128,8 +181,9 @@ public sealed class SegmentMembersReader(NpgsqlDataSource database, ViewDatabase
         """,
         Sql.Value(tenantId), Sql.Value(segmentId), Sql.Value(after), Sql.Value(asOf.At), Sql.Value(limit));
 
-    private static NpgsqlBatchCommand Past(string tenantId, long segmentId, AsOf asOf, string after, int limit) => Sql.Command(
+    internal static NpgsqlBatchCommand Past(string tenantId, long segmentId, AsOf asOf, string after, int limit) => Sql.Command(
         $"""
+         with recursive {Ended("array[$4]")}
          select m.user_id, m.joined_at, m.expires_at, m.source
          from (select $1::varchar as tenant_id, $4::bigint as segment_id) s
          cross join lateral ({KnownStays("and m.user_id > $5 order by m.user_id limit $6")}) m

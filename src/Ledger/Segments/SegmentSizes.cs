@@ -105,9 +105,10 @@ public sealed class SegmentSizesReader(ViewDatabase views)
          """,
         [Sql.Value(tenantId), .. SegmentSizes.RangesUpTo(asOf.At), Sql.Value(asOf.At), Sql.Value(after), Sql.Value(limit)]);
 
-    /// <summary>Counts the stays known at a position one by one: an auditor's question, whose cost is that of the members.</summary>
+    /// <summary>Counts the stays known at a position one by one: an auditor's question, whose cost is that of the members, and of the stays that have ended since.</summary>
     private static NpgsqlBatchCommand AsKnown(string tenantId, AsOf asOf, string after, int limit) => Sql.Command(
         $"""
+         with recursive {SegmentMembersReader.Since}
          select s.slug, (select count(*) from ({SegmentMembersReader.KnownStays()}) m) from segments s
          where s.tenant_id = $1 and s.slug > $4 and {SegmentMembersReader.KnownSegment}
          order by s.slug limit $5

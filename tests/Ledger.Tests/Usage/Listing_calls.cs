@@ -247,10 +247,10 @@ internal static partial class Plans
     /// <summary>The plan of a statement of requests.</summary>
     public static Task<string> Of(TestNode node, NpgsqlBatchCommand command) => Of(node.Services.GetRequiredService<NpgsqlDataSource>(), command);
 
-    /// <summary>The plan of a statement over one of a node's pools.</summary>
-    public static async Task<string> Of(NpgsqlDataSource database, NpgsqlBatchCommand command)
+    /// <summary>The plan of a statement over one of a node's pools; with what it has read, where it is run.</summary>
+    public static async Task<string> Of(NpgsqlDataSource database, NpgsqlBatchCommand command, bool analyze = false)
     {
-        await using var explain = database.CreateCommand($"explain {command.CommandText}");
+        await using var explain = database.CreateCommand($"explain {(analyze ? "(analyze, timing off) " : "")}{command.CommandText}");
         foreach (NpgsqlParameter parameter in command.Parameters)
         {
             explain.Parameters.Add(parameter.Clone());
