@@ -18,7 +18,7 @@ public sealed partial class CampaignKeeper : BackgroundService
     /// <summary>Recipients of one part of an audience, and users of one part of a retry.</summary>
     public const int MaxPartRecipients = 1_000;
 
-    /// <summary>Bytes of the recipients of one part, as JSON; one event has room for more.</summary>
+    /// <summary>Bytes of the recipients or users of one part, as JSON; one event has room for more.</summary>
     public const int MaxPartBytes = 49_152;
 
     /// <summary>How often it is looked whether there is anything to do, when nothing says so.</summary>
@@ -323,8 +323,9 @@ public sealed partial class CampaignKeeper : BackgroundService
 
         for (var part = at.RetryParts; ; part++)
         {
-            var users = await _queue.FindFailed(at, after, MaxPartRecipients, cancellation);
-            var isLast = users.Count < MaxPartRecipients;
+            var failed = await _queue.FindFailed(at, after, MaxPartRecipients, cancellation);
+            var users = Parts(failed).FirstOrDefault([]);
+            var isLast = failed.Count < MaxPartRecipients && users.Count == failed.Count;
             var recorded = await AppendPart(
                 at, new MessagesRequeued($"{at.Campaign.Id:N}", retry, part, users, isLast), Message.RequeueId(at.TenantId, at.Campaign.Id, retry, part), cancellation);
             if (isLast || recorded is null)
@@ -381,19 +382,20 @@ public sealed partial class CampaignKeeper : BackgroundService
         }
     }
 
-    private static IEnumerable<List<Recipient>> Parts(IReadOnlyList<Recipient> recipients)
+    /// <summary>Cuts what is recorded into parts that an event has room for.</summary>
+    private static IEnumerable<List<T>> Parts<T>(IReadOnlyList<T> items)
     {
-        var (part, bytes) = (new List<Recipient>(), 0);
-        foreach (var recipient in recipients)
+        var (part, bytes) = (new List<T>(), 0);
+        foreach (var item in items)
         {
-            var more = JsonSerializer.SerializeToUtf8Bytes(recipient, Json.Options).Length + 1;
+            var more = JsonSerializer.SerializeToUtf8Bytes(item, Json.Options).Length + 1;
             if (part.Count > 0 && (part.Count == MaxPartRecipients || bytes + more > MaxPartBytes))
             {
                 yield return part;
                 (part, bytes) = ([], 0);
             }
 
-            part.Add(recipient);
+            part.Add(item);
             bytes += more;
         }
 

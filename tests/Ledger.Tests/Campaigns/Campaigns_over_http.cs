@@ -268,4 +268,24 @@ public sealed class Campaigns_over_http(PostgresFixture postgres)
         Assert.Equal(30, (await node.Campaign(id)).Total("pending"));
         Assert.Empty(node.Errors);
     }
+
+    [Theory]
+    [InlineData("a", 60, 999, 2)]
+    [InlineData("😀", 124, 100, 4)] // which is twelve bytes of JSON
+    public async Task Try_again_what_failed_in_parts_that_an_event_has_room_for(string letter, int letters, int users, int parts)
+    {
+        await using var node = await Node();
+        await node.Members(1);
+        var id = await node.Campaign(("startsAt", node.Clock.Now.AddMinutes(1)));
+        string[] ids = [.. Enumerable.Range(0, users).Select(i => Given_a_campaign.Name(string.Concat(Enumerable.Repeat(letter, letters)), i))];
+        await node.Began(id, ids, user => new MessageFailed(id, user, "m", 1, "so", 400));
+        (await node.Post($"/v1/campaigns/{id}/retry-failed", null)).Is(HttpStatusCode.OK);
+        await node.Comes(id, c => c.Total("pending") == users, "all wait again");
+
+        var requeued = (await node.Log()).Select(e => e.Data).OfType<MessagesRequeued>().ToArray();
+        Assert.Equal(ids, requeued.SelectMany(r => r.Users));
+        Assert.Equal(Enumerable.Range(0, parts), requeued.Select(r => r.Part));
+        Assert.Equal([.. Enumerable.Repeat(false, parts - 1), true], requeued.Select(r => r.IsLast));
+        Assert.Empty(node.Errors);
+    }
 }

@@ -72,6 +72,30 @@ internal static class Given_a_campaign
     public static async Task<string> Campaign(this TestNode node, params (string Name, object? Value)[] changes) =>
         (await node.Post("/v1/campaigns", node.Plan(changes))).Is(HttpStatusCode.Created).Json.GetProperty("id").GetString()!;
 
+    /// <summary>
+    /// Records what a node would have that worked on a campaign whose time has not come: that it began, with these recipients, and
+    /// what became of the message to each.
+    /// </summary>
+    public static async Task Began(this TestNode node, string id, IReadOnlyCollection<string> users, Func<string, object> outcome)
+    {
+        var campaign = Guid.ParseExact(id, "N");
+        var stream = Ledger.Campaigns.Campaign.StreamOf(campaign);
+        var parts = users.Chunk(20).Select((some, part) => new RecipientsPinned(id, part, [.. some.Select(u => new Recipient(u, "+79210000001", null))]));
+        var appended = await node.Services.GetRequiredService<Appender>().Append(
+            new AppendRequest
+            {
+                TenantId = Requests.DefaultTenant,
+                Appends =
+                [
+                    new StreamAppend(Message.StreamOf(campaign, node.Clock.Now), Message.StreamType, [.. parts, .. users.Select(outcome)]),
+                    new StreamAppend(stream, Ledger.Campaigns.Campaign.StreamType, [new CampaignStarted(node.Position), new AudienceCompleted(users.Count)]),
+                ],
+                Conditions = [new StreamCondition(stream, 1)],
+            },
+            Cancellation);
+        Assert.Equal(AppendOutcome.Appended, appended.Outcome);
+    }
+
     public static async Task<JsonElement> Campaign(this TestNode node, string id) => (await node.Get($"/v1/campaigns/{id}")).Is(HttpStatusCode.OK).Json;
 
     /// <summary>Waits until a campaign is in one of the states; what it is then.</summary>
