@@ -48,6 +48,7 @@ public sealed partial class CampaignKeeper : BackgroundService
     private readonly SemaphoreSlim _wake = new(0, 1);
     private readonly SemaphoreSlim _attending = new(1, 1);
     private Task _long = Task.CompletedTask;
+    private (string TenantId, Guid Id) _hadLong;
     private long _pending;
     private double _oldestSeconds;
 
@@ -145,7 +146,7 @@ public sealed partial class CampaignKeeper : BackgroundService
         }
     }
 
-    /// <summary>Does once what is to be done; an audience is recorded beside it, one at a time.</summary>
+    /// <summary>Does once what is to be done; what takes long is done beside it, for one campaign at a time.</summary>
     internal async Task<Look> Attend(CancellationToken cancellation)
     {
         await _attending.WaitAsync(cancellation);
@@ -160,7 +161,9 @@ public sealed partial class CampaignKeeper : BackgroundService
                 await RecordLost(cancellation);
             }
 
-            foreach (var campaign in look.Campaigns.Where(c => c.Campaign.IsActive))
+            var active = look.Campaigns.Where(c => c.Campaign.IsActive).ToLookup(c => TakesLong(c, now));
+            BeginLong([.. active[true]], cancellation);
+            foreach (var campaign in active[false])
             {
                 await Attend(campaign, now, cancellation);
             }
@@ -171,6 +174,24 @@ public sealed partial class CampaignKeeper : BackgroundService
         {
             _attending.Release();
         }
+    }
+
+    /// <summary>Whether an audience is to be recorded, or failed messages are to be put into the queue again.</summary>
+    private static bool TakesLong(CampaignAtWork at, DateTimeOffset now) =>
+        at.Plan.EndsAt > now && (at.Campaign.Phase == Campaign.Starting || (at.RetriedUpTo is not null && at.IsFolded));
+
+    /// <summary>Goes on with the campaign after the one that had its turn last, so that one that fails again and again keeps no other waiting.</summary>
+    private void BeginLong(CampaignAtWork[] campaigns, CancellationToken cancellation)
+    {
+        if (campaigns.Length == 0 || !_long.IsCompleted)
+        {
+            return;
+        }
+
+        // When that one is done and gone, the one that ends first is next.
+        var next = campaigns[(Array.FindIndex(campaigns, c => c.Key == _hadLong) + 1) % campaigns.Length];
+        _hadLong = next.Key;
+        _long = Task.Run(() => DoLong(next, cancellation), CancellationToken.None);
     }
 
     private async Task Attend(CampaignAtWork at, DateTimeOffset now, CancellationToken cancellation)
@@ -189,13 +210,6 @@ public sealed partial class CampaignKeeper : BackgroundService
             {
                 await Append(at, new CampaignStarted(await _log.ReadHead(cancellation)), cancellation);
                 Wake();
-            }
-        }
-        else if (campaign.Phase == Campaign.Starting || (at.RetriedUpTo is not null && at.IsFolded))
-        {
-            if (_long.IsCompleted)
-            {
-                _long = Task.Run(() => DoLong(at, cancellation), CancellationToken.None);
             }
         }
         else if (at is { IsFolded: true, IsUnderWay: false, Counts: { Pending: 0, Resending: 0 } })

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Ledger.Campaigns;
 using Ledger.EventStore;
 using Ledger.Testing;
+using Ledger.Tests.Running;
 using Microsoft.Extensions.DependencyInjection;
 
 namespace Ledger.Tests.Campaigns;
@@ -287,5 +288,30 @@ public sealed class Campaigns_over_http(PostgresFixture postgres)
         Assert.Equal(Enumerable.Range(0, parts), requeued.Select(r => r.Part));
         Assert.Equal([.. Enumerable.Repeat(false, parts - 1), true], requeued.Select(r => r.IsLast));
         Assert.Empty(node.Errors);
+    }
+
+    [Fact]
+    public async Task Wait_for_none_that_fails_again_and_again()
+    {
+        await using var node = await Node();
+        await node.Members(3);
+
+        // No event has room for a user with such an id, whom no request can have named.
+        await using (var command = node.Services.GetRequiredService<AllTenantsDatabase>().Source.CreateCommand(
+            $$"""insert into users select '{{Requests.DefaultTenant}}', repeat('u', 70000), '2026-01-01', '{"broken": true}', 1"""))
+        {
+            await command.ExecuteNonQueryAsync(Cancellation);
+        }
+
+        var broken = await node.Campaign(("text", "Hello!"), ("audience", new { attributes = new { broken = true } }), ("endsAt", node.Clock.Now.AddMinutes(30)));
+        await Patience.Until(() => Task.FromResult(node.Errors.Count > 0), "it fails");
+        string[] others = [await node.Campaign(), await node.Campaign(), await node.Campaign()];
+        foreach (var other in others)
+        {
+            Assert.Equal(3, (await node.Reaches(other, "running")).Total("pending"));
+        }
+
+        Assert.Equal("starting", (await node.Campaign(broken)).GetProperty("state").GetString());
+        Assert.All(node.Errors, e => Assert.Contains("An event holds at most", e, StringComparison.Ordinal));
     }
 }
