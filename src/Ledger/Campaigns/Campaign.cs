@@ -88,6 +88,9 @@ public sealed record Campaign(
     /// <summary>Attributes that an audience asks for.</summary>
     public const int MaxAttributes = 20;
 
+    /// <summary>Bytes of those attributes together, as JSON: beside the longest name, text and segments an event has room for them.</summary>
+    public const int MaxAttributesBytes = 8_192;
+
     /// <summary>Messages a second that a campaign may ask for.</summary>
     public const int MaxRatePerSecond = 100_000;
 

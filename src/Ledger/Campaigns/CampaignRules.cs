@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json;
 using Ledger.Http;
+using Ledger.Users;
 
 namespace Ledger.Campaigns;
 
@@ -60,11 +61,18 @@ internal static class CampaignRules
         errors.Check(
             audience.Attributes is null || audience.Attributes.Count <= Campaign.MaxAttributes, "audience.attributes",
             $"must be at most {Campaign.MaxAttributes}");
+        errors.Check(
+            JsonSerializer.SerializeToUtf8Bytes(audience.Attributes, Json.Options).Length <= Campaign.MaxAttributesBytes, "audience.attributes",
+            $"must have at most {Campaign.MaxAttributesBytes} bytes together");
         foreach (var (name, value) in audience.Attributes ?? new Dictionary<string, JsonElement>())
         {
+            // No user has others.
+            var field = $"audience.attributes.{name}";
+            errors.Check(name.Length is > 0 and <= PutUser.MaxNameLength, field, $"must have a name of 1 to {PutUser.MaxNameLength} characters");
             errors.Check(
                 value.ValueKind is JsonValueKind.String or JsonValueKind.Number or JsonValueKind.True or JsonValueKind.False,
-                $"audience.attributes.{name}", "must be a text, a number, true or false");
+                field, "must be a text, a number, true or false");
+            errors.Check(value.GetRawText().Length <= PutUser.MaxValueLength, field, $"must have at most {PutUser.MaxValueLength} characters");
         }
 
         void CheckSegments(IReadOnlyList<string>? named, string list)

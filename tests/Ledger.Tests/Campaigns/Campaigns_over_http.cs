@@ -2,8 +2,10 @@ using System.Net;
 using System.Text.Json;
 using Ledger.Campaigns;
 using Ledger.EventStore;
+using Ledger.Hosting;
 using Ledger.Testing;
 using Ledger.Tests.Running;
+using Ledger.Users;
 using Microsoft.Extensions.DependencyInjection;
 
 namespace Ledger.Tests.Campaigns;
@@ -167,6 +169,11 @@ public sealed class Campaigns_over_http(PostgresFixture postgres)
         await Refused("audience.segments.none[0]", ("audience", new { segments = new { any = Of("everybody"), none = Of("everybody") } }));
         await Refused("audience.segments", ("audience", new { segments = new { any = Enumerable.Range(0, Ledger.Campaigns.Campaign.MaxSegments + 1).Select(i => $"s{i}") } }));
         await Refused("audience.attributes.tag", ("audience", new { attributes = new { tag = Of("vip") } }));
+        await Refused("audience.attributes.tag", ("audience", new { attributes = new { tag = new string('v', PutUser.MaxValueLength - 1) } }));
+        await Refused("audience.attributes.tag", ("audience", new { attributes = new { tag = new string('v', 70_000) } }));
+        await Refused("audience.attributes.", ("audience", new { attributes = new Dictionary<string, string> { [""] = "vip" } }));
+        var name = new string('n', PutUser.MaxNameLength + 1);
+        await Refused($"audience.attributes.{name}", ("audience", new { attributes = new Dictionary<string, string> { [name] = "vip" } }));
         await Refused("window.from", ("window", new { from = "9:00", to = "21:00" }));
         await Refused("window.to", ("window", new { from = "09:00", to = "09:00" }));
         await Refused("ratePerSecond", ("ratePerSecond", 0));
@@ -313,5 +320,43 @@ public sealed class Campaigns_over_http(PostgresFixture postgres)
 
         Assert.Equal("starting", (await node.Campaign(broken)).GetProperty("state").GetString());
         Assert.All(node.Errors, e => Assert.Contains("An event holds at most", e, StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task Fit_into_an_event_with_all_they_have_at_its_limit()
+    {
+        await using var node = await Node();
+        string[] slugs = [.. Enumerable.Range(0, Ledger.Campaigns.Campaign.MaxSegments).Select(i => Given_a_campaign.Name("s", i).PadRight(Slug.MaxChars, 's'))];
+        await Task.WhenAll(slugs.Select(async slug => (await node.Post("/v1/segments", new { slug })).Is(HttpStatusCode.Created)));
+        var most = Plan(Ledger.Campaigns.Campaign.MaxAttributesBytes);
+        (await node.Post("/v1/campaigns", most)).Is(HttpStatusCode.Created);
+        var other = await node.Campaign(("audience", new { segments = new { any = slugs } }), ("startsAt", node.Clock.Now.AddMinutes(1)));
+        (await node.Patch($"/v1/campaigns/{other}", most)).Is(HttpStatusCode.OK);
+
+        var plans = (await node.Log()).Select(e => e.Data).Where(e => e is CampaignChanged or CampaignCreated { Plan.Text.Length: > 1_000 }).ToArray();
+        Assert.Equal(2, plans.Length);
+        Assert.All(plans, p => Assert.InRange(JsonSerializer.SerializeToUtf8Bytes(p, LedgerEvents.JsonOptions).Length, 60_000, EventStoreOptions.MaxEventBytes));
+        var more = Plan(Ledger.Campaigns.Campaign.MaxAttributesBytes + 1);
+        Assert.Equal(["audience.attributes"], (await node.Post("/v1/campaigns", more)).IsProblem(400, "invalid-request").Fields);
+        Assert.Equal(["audience.attributes"], (await node.Patch($"/v1/campaigns/{other}", more)).IsProblem(400, "invalid-request").Fields);
+        Assert.Empty(node.Errors);
+
+        Dictionary<string, object?> Plan(int attributesBytes)
+        {
+            const string Wide = "😀"; // two characters of .NET and one of Unicode, twelve bytes of JSON
+            var attributes = new Dictionary<string, string>();
+            while (JsonSerializer.SerializeToUtf8Bytes(attributes).Length < attributesBytes - PutUser.MaxValueLength - 20)
+            {
+                attributes[$"a{attributes.Count}"] = new string('x', PutUser.MaxValueLength - 2);
+            }
+
+            attributes["z"] = "";
+            attributes["z"] = new string('x', attributesBytes - JsonSerializer.SerializeToUtf8Bytes(attributes).Length);
+            return node.Plan(
+                ("name", string.Concat(Enumerable.Repeat(Wide, Ledger.Campaigns.Campaign.MaxNameLength / 2))),
+                ("text", string.Concat(Enumerable.Repeat(Wide, MessageText.MaxCharacters))), ("audience", new { segments = new { any = slugs }, attributes }),
+                ("startsAt", node.Clock.Now.AddMinutes(1).AddMicroseconds(1)), ("endsAt", node.Clock.Now.AddDays(300).AddMicroseconds(1)),
+                ("window", new { from = "09:00", to = "21:00" }), ("ratePerSecond", Ledger.Campaigns.Campaign.MaxRatePerSecond), ("onUnknown", "retry"));
+        }
     }
 }
