@@ -201,7 +201,7 @@ public sealed partial class CampaignKeeper : BackgroundService
         {
             if (!at.IsUnderWay && at.IsFolded)
             {
-                await Append(at, campaign.Phase == Campaign.Running && at.Counts.Pending == 0 ? new CampaignCompleted() : new CampaignEnded(), cancellation);
+                await Append(at, campaign.Phase == Campaign.Running && at.Counts is { Pending: 0, Resending: 0 } ? new CampaignCompleted() : new CampaignEnded(), cancellation);
             }
         }
         else if (campaign.Phase == Campaign.Scheduled)

@@ -323,6 +323,22 @@ public sealed class Campaigns_over_http(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task End_where_what_is_left_was_to_be_sent_again()
+    {
+        await using var node = await Node();
+        await node.Members(1);
+        var id = await node.Campaign(("startsAt", node.Clock.Now.AddMinutes(1)));
+        await node.Began(id, ["u0000"], user => new MessageOutcomeUnknown(id, user, "m", 1, "so", null, node.Clock.Now.AddMinutes(5)));
+        await node.CatchUp();
+        Assert.Equal("running", (await node.Campaign(id)).GetProperty("state").GetString());
+        node.Clock.Advance(TimeSpan.FromHours(1));
+        var campaign = await node.Reaches(id, "completed", "ended");
+
+        Assert.Equal(("ended", 1), (campaign.GetProperty("state").GetString(), campaign.Total("unknown")));
+        Assert.Empty(node.Errors);
+    }
+
+    [Fact]
     public async Task Fit_into_an_event_with_all_they_have_at_its_limit()
     {
         await using var node = await Node();
