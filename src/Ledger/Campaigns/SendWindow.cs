@@ -4,7 +4,7 @@ namespace Ledger.Campaigns;
 
 /// <summary>
 /// A time of day within which messages may leave, by the clock of the recipient: from <paramref name="From"/> on, until just
-/// before <paramref name="To"/>. It may cross midnight. When both are the same, it is the whole day.
+/// before <paramref name="To"/>. It may cross midnight. No plan has one in which both are the same; it would be open all day.
 /// </summary>
 /// <remarks>
 /// The clock decides, also on the nights when it is set. An hour that is left out is in no window: a window that lies within it
