@@ -1,4 +1,3 @@
-using System.Text.RegularExpressions;
 using Ledger.Http;
 using Ledger.Services;
 using Microsoft.AspNetCore.Mvc;
@@ -35,7 +34,7 @@ internal enum UsageGroup
 }
 
 /// <summary>A question for totals, understood.</summary>
-internal sealed partial record UsageTotalsQuestion
+internal sealed record UsageTotalsQuestion
 {
     private static readonly Dictionary<string, IntervalUnit> s_units = new() { ["hour"] = IntervalUnit.Hour, ["day"] = IntervalUnit.Day, ["month"] = IntervalUnit.Month };
     private static readonly Dictionary<string, IntervalUnit> s_intervals = new() { ["PT1H"] = IntervalUnit.Hour, ["P1D"] = IntervalUnit.Day, ["P1M"] = IntervalUnit.Month };
@@ -105,7 +104,7 @@ internal sealed partial record UsageTotalsQuestion
         }
 
         var zone = TimeZoneInfo.Utc;
-        errors.Check(query.TimeZone is null || TryFind(query.TimeZone, out zone), "timeZone", "is not a zone of the IANA time zone database, such as Europe/Berlin");
+        errors.Check(query.TimeZone is null || TimeZones.TryFind(query.TimeZone, out zone), "timeZone", TimeZones.Rule);
         errors.Check(query.User is null || UserId.IsValid(query.User), "user", UserId.Rule);
         errors.Check(query.Service is null || Slug.IsValid(query.Service), "service", Slug.Rule);
         errors.Check(query.Currency is null || Services.Currency.IsValid(query.Currency), "currency", Services.Currency.Rule);
@@ -120,28 +119,6 @@ internal sealed partial record UsageTotalsQuestion
             Descending = query.Order is { } order ? order == "desc" : query.Sort is not null, Position = position,
         };
     }
-
-    private static bool TryFind(string id, out TimeZoneInfo zone)
-    {
-        zone = TimeZoneInfo.Utc;
-        if (!ZoneId().IsMatch(id))
-        {
-            return false; // a zone is a file: the name must not lead anywhere else
-        }
-
-        try
-        {
-            zone = TimeZoneInfo.FindSystemTimeZoneById(id);
-            return true;
-        }
-        catch (Exception exception) when (exception is TimeZoneNotFoundException or InvalidTimeZoneException or System.Security.SecurityException or IOException)
-        {
-            return false;
-        }
-    }
-
-    [GeneratedRegex(@"^[A-Za-z][A-Za-z0-9_+-]{0,31}(/[A-Za-z0-9_+-]{1,31}){0,2}\z")]
-    private static partial Regex ZoneId();
 }
 
 /// <summary>

@@ -175,6 +175,18 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
         }
     }
 
+    [Theory]
+    [InlineData("localtime")]
+    [InlineData("posixrules")]
+    [InlineData("right/Europe/Berlin")]
+    [InlineData("europe/berlin")] // in other letters, once the zone is known by its own
+    public async Task Know_a_zone_by_its_own_name_only(string timeZone)
+    {
+        (await node.Get("/v1/usage/totals?groupBy=day&timeZone=Europe/Berlin")).Is(HttpStatusCode.OK);
+
+        Assert.Equal(["timeZone"], (await node.Get($"/v1/usage/totals?groupBy=day&timeZone={timeZone}")).IsProblem(400, "invalid-request").Fields);
+    }
+
     [Fact]
     public async Task Take_the_cursor_of_the_same_question_only()
     {

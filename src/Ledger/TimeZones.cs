@@ -1,7 +1,7 @@
 using System.Collections.Concurrent;
 using System.Text.RegularExpressions;
 
-namespace Ledger.Campaigns;
+namespace Ledger;
 
 /// <summary>The zones of the IANA time zone database, by their ids.</summary>
 public static partial class TimeZones
