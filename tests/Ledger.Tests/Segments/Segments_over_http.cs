@@ -37,6 +37,7 @@ public sealed class A_segment(TestNode node) : IClassFixture<TestNode>
     [InlineData("""{"slug":"a b"}""", "slug", "invalid-request")]
     [InlineData("""{"slug":"ä"}""", "slug", "invalid-request")]
     [InlineData("""{"slug":null}""", "slug", "invalid-request")]
+    [InlineData("""{"slug":"counts"}""", "slug", "invalid-request")]
     [InlineData("""{"slug":"s","name":"x"}""", "name", "unknown-field")]
     [InlineData("""{"slug":"s","rolloutPercent":"100.01"}""", "rolloutPercent", "invalid-request")]
     [InlineData("""{"slug":"s","rolloutPercent":-1}""", "rolloutPercent", "invalid-request")]
