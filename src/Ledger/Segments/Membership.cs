@@ -51,7 +51,10 @@ public sealed record UserMemberships(IReadOnlyDictionary<long, Membership> Open)
         UserJoinedSegment e => user.With(new Membership(
             e.Segment, e.SegmentId, recorded.Position, recorded.RecordedAt,
             Membership.ExpiryOf(recorded.RecordedAt, e.Ttl, e.ExpiresAt), e.Source)),
-        MembershipRenewed e => user.With(user.Open[e.SegmentId] with { ExpiresAt = Membership.ExpiryOf(recorded.RecordedAt, e.Ttl, e.ExpiresAt) }),
+        // The stay is not there when its segment was deleted before a view had folded the renewal: the loader leaves such stays out.
+        MembershipRenewed e => user.Open.GetValueOrDefault(e.SegmentId) is { } stay
+            ? user.With(stay with { ExpiresAt = Membership.ExpiryOf(recorded.RecordedAt, e.Ttl, e.ExpiresAt) })
+            : user,
         UserLeftSegment e => user.Without(e.SegmentId),
         MembershipExpired e => user.Without(e.SegmentId),
         _ => user,

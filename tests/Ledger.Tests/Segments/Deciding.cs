@@ -199,6 +199,10 @@ public sealed class Deciding_on_memberships
     }
 
     [Fact]
+    public void Does_nothing_about_a_renewal_of_a_stay_that_is_not_there() =>
+        Assert.Empty(Given(new MembershipRenewed("A", A.Id, TimeSpan.FromHours(2), null)).Open);
+
+    [Fact]
     public void Never_lets_a_membership_end_before_it_was_recorded()
     {
         var user = Given(Joined(A, null, TestClock.Start));

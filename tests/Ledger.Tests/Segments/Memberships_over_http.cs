@@ -1,8 +1,10 @@
 using System.Net;
 using System.Text.Json;
+using Ledger.EventStore;
 using Ledger.Http;
 using Ledger.Segments;
 using Ledger.Tests.Usage;
+using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 
 namespace Ledger.Tests.Segments;
@@ -144,6 +146,29 @@ public sealed class Joining_a_segment(TestNode node) : IClassFixture<TestNode>
 
         (await other.Put($"/v1/users/remembers/segments/{a}", null)).IsProblem(404, "segment-not-found");
         (await other.Delete($"/v1/users/nobody/segments/{a}")).IsProblem(404, "segment-not-found");
+    }
+
+    [Fact]
+    public async Task goes_on_when_a_deleted_segment_has_a_renewal_that_no_view_has_folded()
+    {
+        await using var own = await node.StartAnew();
+        await own.Post("/v1/segments", new { slug = "deleted" });
+        await own.Post("/v1/segments", new { slug = "live" });
+        await own.Put("/v1/users/u/segments/deleted", null);
+        await own.CatchUp();
+        (await own.Post("/v1/projections/Memberships/pause", null)).Is(HttpStatusCode.Accepted);
+        (await own.Put("/v1/users/u/segments/deleted", """{"ttl":"P30D"}""")).Is(HttpStatusCode.OK);
+        (await own.Delete("/v1/segments/deleted")).Is(HttpStatusCode.NoContent);
+        Assert.True(await own.Services.GetRequiredService<Views>().WaitFor(["Segments"], own.Position, TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken));
+
+        string[] users = ["u", .. Enumerable.Range(0, 20).Select(i => $"v{i:00}")];
+        Assert.All(await Task.WhenAll(users.Select(u => own.Put($"/v1/users/{u}/segments/live", null))), a => a.Is(HttpStatusCode.OK));
+        Assert.Equal(["live"], (await own.Post("/v1/users/u/segments", """{"join":[{"segment":"live"}]}""")).Is(HttpStatusCode.OK).Each("segment", "segments"));
+        (await own.Delete("/v1/users/v00/segments/live")).Is(HttpStatusCode.NoContent);
+
+        (await own.Post("/v1/projections/Memberships/resume", null)).Is(HttpStatusCode.Accepted);
+        Assert.Equal(users.Where(u => u != "v00"), (await own.Get("/v1/segments/live/members")).Each("userId"));
+        Assert.Empty(own.Errors);
     }
 
     [Fact]
