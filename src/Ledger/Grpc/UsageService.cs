@@ -39,7 +39,7 @@ internal sealed class UsageService(
 
         var errors = new Validation();
         var call = BodyOf(request.Call, errors, "");
-        var (result, answer) = await RecordCalls.Run(Context(http), [call], errors, isList: false, recorder, log, cancellation);
+        var (result, answer) = await RecordCalls.Run(Context(http), RecordCalls.Check([call], errors, isList: false), errors, isList: false, recorder, log, cancellation);
         return result.Rejection is { } rejection
             ? GrpcProblems.Of(rejection, http, "call")
             : Reply(http, result, new Proto.RecordCallResponse { Result = ResultOf(answer!.Results![0]) });
@@ -49,7 +49,7 @@ internal sealed class UsageService(
     {
         var errors = new Validation();
         var calls = request.Calls.Select((call, i) => BodyOf(call, errors, $"[{i}].")).ToArray();
-        var (result, answer) = await RecordCalls.Run(Context(http), calls, errors, isList: true, recorder, log, cancellation);
+        var (result, answer) = await RecordCalls.Run(Context(http), RecordCalls.Check(calls, errors, isList: true), errors, isList: true, recorder, log, cancellation);
         if (result.Rejection is { } rejection)
         {
             return GrpcProblems.Of(rejection, http, "calls");

@@ -37,7 +37,7 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Even
 
         if (occurredAt > now + Call.MaxAhead)
         {
-            return (null, Validation.Field($"{path}occurredAt", $"is more than {Call.MaxAhead.TotalMinutes} minutes ahead of {Rfc3339.Format(now)}"));
+            return (null, Validation.Field($"{path}{call.Fields.OccurredAt}", $"is more than {Call.MaxAhead.TotalMinutes} minutes ahead of {Rfc3339.Format(now)}"));
         }
 
         var price = service.Prices.Price(call.Quantities, occurredAt);
@@ -185,7 +185,7 @@ public sealed class CallRecorder(ServiceLoader services, Appender appender, Even
 
         var source = decided.Recorded!.Source;
         return Validation.Field(
-            $"{path}id",
+            $"{path}{call.Fields.Id}",
             position == 0
                 ? $"'{decided.CallId}' of the source '{source}' is there twice, with other content"
                 : $"'{decided.CallId}' of the source '{source}' was recorded at position {position} with other content",

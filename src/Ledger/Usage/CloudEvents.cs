@@ -19,7 +19,10 @@ public static class CloudEvents
     public const string BatchType = "application/cloudevents-batch+json";
 
     private const string HeaderPrefix = "ce-";
+    private const string DataPrefix = "data.";
     private const string Version = "1.0";
+
+    private static readonly Names InJson = new("", DataPrefix), InBinaryMode = new(HeaderPrefix, "");
 
     private static readonly SearchValues<char> AttributeChars = SearchValues.Create("abcdefghijklmnopqrstuvwxyz0123456789");
 
@@ -27,18 +30,27 @@ public static class CloudEvents
     private sealed record Data(
         string ServiceId, string? UserId = null, IReadOnlyDictionary<string, decimal>? Quantities = null, IReadOnlyDictionary<string, string>? Tags = null);
 
+    /// <summary>What stands before the names of attributes and before those in the data; the user may stand among either.</summary>
+    private sealed record Names(string Attribute, string Data)
+    {
+        public CallFields WithSubject { get; } =
+            new($"{Attribute}id", $"{Attribute}source", $"{Attribute}subject", $"{Data}serviceId", $"{Attribute}time", $"{Data}quantities", $"{Data}tags");
+
+        public CallFields WithUserInData => WithSubject with { UserId = $"{Data}userId" };
+    }
+
     /// <summary>Whether a request is one, in any of the three modes.</summary>
     public static bool IsCloudEvent(HttpRequest request) =>
         IsType(request, StructuredType) || IsType(request, BatchType) || request.Headers.ContainsKey("ce-specversion");
 
-    /// <summary>Reads the events of a request; what is wrong is noted by JSON path, or by the name of the header.</summary>
-    public static IReadOnlyList<CallBody> Read(HttpRequest request, ReadOnlySpan<byte> body, Validation errors, out bool isList)
+    /// <summary>Reads and checks the events of a request; what is wrong is noted by JSON path, or by the name of the header.</summary>
+    public static IReadOnlyList<ReportedCall> Read(HttpRequest request, ReadOnlySpan<byte> body, Validation errors, out bool isList)
     {
         isList = IsType(request, BatchType);
         if (isList)
         {
             var batch = Json.ReadOr<List<Dictionary<string, JsonElement>>>(body, errors) ?? [];
-            return [.. batch.Select((e, i) => FromEnvelope(e, errors, $"[{i}].")).OfType<CallBody>()];
+            return [.. batch.Select((e, i) => FromEnvelope(e, errors, $"[{i}].")).OfType<ReportedCall>()];
         }
 
         var call = IsType(request, StructuredType)
@@ -47,7 +59,7 @@ public static class CloudEvents
         return call is null ? [] : [call];
     }
 
-    private static CallBody? FromEnvelope(Dictionary<string, JsonElement> envelope, Validation errors, string path)
+    private static ReportedCall? FromEnvelope(Dictionary<string, JsonElement> envelope, Validation errors, string path)
     {
         var attributes = new Dictionary<string, string>(StringComparer.Ordinal);
         JsonElement? data = null;
@@ -72,11 +84,11 @@ public static class CloudEvents
             return null;
         }
 
-        var read = Json.ReadOr<Data>(JsonSerializer.SerializeToUtf8Bytes(data!.Value), errors, $"{path}data.");
-        return From(attributes, read, errors, path);
+        var read = Json.ReadOr<Data>(JsonSerializer.SerializeToUtf8Bytes(data!.Value), errors, path + DataPrefix);
+        return From(attributes, read, errors, path, InJson);
     }
 
-    private static CallBody? FromHeaders(HttpRequest request, ReadOnlySpan<byte> body, Validation errors)
+    private static ReportedCall? FromHeaders(HttpRequest request, ReadOnlySpan<byte> body, Validation errors)
     {
         var attributes = new Dictionary<string, string>(StringComparer.Ordinal);
         foreach (var (name, value) in request.Headers)
@@ -87,39 +99,43 @@ public static class CloudEvents
             }
         }
 
-        return From(attributes, Json.ReadOr<Data>(body, errors), errors, HeaderPrefix);
+        return From(attributes, Json.ReadOr<Data>(body, errors), errors, "", InBinaryMode);
     }
 
-    private static CallBody? From(Dictionary<string, string> attributes, Data? data, Validation errors, string path)
+    private static ReportedCall? From(Dictionary<string, string> attributes, Data? data, Validation errors, string path, Names names)
     {
         var (id, source, time) = (Required("id"), Required("source"), (DateTimeOffset?)null);
         Required("type");
         if (Required("specversion") is { } version)
         {
-            errors.Check(version == Version, $"{path}specversion", $"must be {Version}");
+            errors.Check(version == Version, Name("specversion"), $"must be {Version}");
         }
 
         if (attributes.TryGetValue("datacontenttype", out var type))
         {
-            errors.Check(type.Split(';')[0].Trim() is "application/json" or "text/json", $"{path}datacontenttype", "must be application/json");
+            errors.Check(type.Split(';')[0].Trim() is "application/json" or "text/json", Name("datacontenttype"), "must be application/json");
         }
 
-        if (attributes.TryGetValue("time", out var text) && errors.Check(Rfc3339.TryParse(text, out var at), $"{path}time", Rfc3339.Rule))
+        if (attributes.TryGetValue("time", out var text) && errors.Check(Rfc3339.TryParse(text, out var at), Name("time"), Rfc3339.Rule))
         {
             time = at;
         }
 
         var subject = attributes.GetValueOrDefault("subject");
-        errors.Check(subject is not null || data is null || data.UserId is not null, $"{path}subject", "is missing: it says which user called");
-        errors.Check(subject is null || data?.UserId is null || subject == data.UserId, $"{path}subject", "is another user than data.userId");
+        errors.Check(subject is not null || data is null || data.UserId is not null, Name("subject"), "is missing: it says which user called");
+        errors.Check(subject is null || data?.UserId is null || subject == data.UserId, Name("subject"), $"is another user than {names.Data}userId");
         return data is null || id is null || source is null || (subject ?? data.UserId) is not { } userId
             ? null
-            : new CallBody(userId, data.ServiceId, id, source, time, data.Quantities, data.Tags);
+            : ReportedCall.From(
+                new CallBody(userId, data.ServiceId, id, source, time, data.Quantities, data.Tags), errors, path,
+                subject is null ? names.WithUserInData : names.WithSubject);
+
+        string Name(string attribute) => $"{path}{names.Attribute}{attribute}";
 
         string? Required(string name)
         {
             var value = attributes.GetValueOrDefault(name);
-            return errors.Check(!string.IsNullOrEmpty(value), $"{path}{name}", "is missing") ? value : null;
+            return errors.Check(!string.IsNullOrEmpty(value), Name(name), "is missing") ? value : null;
         }
     }
 

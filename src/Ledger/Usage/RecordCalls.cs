@@ -77,8 +77,8 @@ public static class RecordCalls
         }
 
         var errors = new Validation();
-        var bodies = Read(http.Request, body, errors, out var isList);
-        var (result, answer) = await Run(context, bodies, errors, isList, recorder, log, cancellation);
+        var calls = Read(http.Request, body, errors, out var isList);
+        var (result, answer) = await Run(context, calls, errors, isList, recorder, log, cancellation);
         if (result.Rejection is { } rejection)
         {
             return Problems.For(rejection);
@@ -89,14 +89,13 @@ public static class RecordCalls
     }
 
     /// <summary>
-    /// Checks calls and records them, all or nothing, whichever way they came: what became of them, and the answer unless they
-    /// were refused. <paramref name="errors"/> holds what was found wrong with them already.
+    /// Records calls, all or nothing, whichever way they came: what became of them, and the answer unless they were refused.
+    /// They are refused, and may not be whole, when <paramref name="errors"/> holds what was found wrong with them already.
     /// </summary>
     internal static async Task<(CommandResult Result, CallsAnswer? Answer)> Run(
-        CommandContext context, IReadOnlyList<CallBody> bodies, Validation errors, bool isList, CallRecorder recorder, EventReader log,
+        CommandContext context, IReadOnlyList<ReportedCall> calls, Validation errors, bool isList, CallRecorder recorder, EventReader log,
         CancellationToken cancellation)
     {
-        var calls = Check(bodies, errors, isList);
         if (errors.Rejection is { } invalid)
         {
             return (new CommandResult { Rejection = invalid }, null);
@@ -118,7 +117,7 @@ public static class RecordCalls
             outcomes.Length - duplicates, duplicates, calls.Count <= MaxResults ? await ResultsOf(context.TenantId, outcomes, log, cancellation) : null));
     }
 
-    private static IReadOnlyList<CallBody> Read(HttpRequest request, byte[] body, Validation errors, out bool isList)
+    private static IReadOnlyList<ReportedCall> Read(HttpRequest request, byte[] body, Validation errors, out bool isList)
     {
         // Before anything is made of them: small items in a large body are many objects.
         if (!CheckCount(Json.CountItems(body, MaxCalls), errors))
@@ -133,10 +132,11 @@ public static class RecordCalls
         }
 
         isList = body.AsSpan().TrimStart(" \t\r\n"u8) is [(byte)'[', ..];
-        return isList ? Json.ReadOr<List<CallBody>>(body, errors) ?? [] : Json.ReadOr<CallBody>(body, errors) is { } one ? [one] : [];
+        return Check(isList ? Json.ReadOr<List<CallBody>>(body, errors) ?? [] : Json.ReadOr<CallBody>(body, errors) is { } one ? [one] : [], errors, isList);
     }
 
-    private static List<ReportedCall> Check(IReadOnlyList<CallBody> bodies, Validation errors, bool isList)
+    /// <summary>Those of some calls that are well-formed; what is wrong with the others is noted.</summary>
+    internal static IReadOnlyList<ReportedCall> Check(IReadOnlyList<CallBody> bodies, Validation errors, bool isList)
     {
         var calls = new List<ReportedCall>(bodies.Count);
         for (var i = 0; CheckCount(bodies.Count, errors) && i < bodies.Count; i++)

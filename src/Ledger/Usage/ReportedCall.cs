@@ -27,33 +27,42 @@ public sealed record ReportedCall(
 {
     private const int FingerprintBytes = 16;
 
+    /// <summary>What its fields are called where it was read, for what is found wrong with it later.</summary>
+    public CallFields Fields { get; init; } = CallFields.Plain;
+
     /// <summary>Checks a body; null when something is wrong with it, which <paramref name="errors"/> then says, field by field.</summary>
-    public static ReportedCall? From(CallBody body, Validation errors, string path = "")
+    /// <param name="body">The call.</param>
+    /// <param name="errors">Where what is wrong is noted.</param>
+    /// <param name="path">What stands before the names of its fields.</param>
+    /// <param name="fields">Their names; those of a plain call unless given.</param>
+    public static ReportedCall? From(CallBody body, Validation errors, string path = "", CallFields? fields = null)
     {
-        var valid = errors.Check(body.Id is null || TextId.IsValid(body.Id, Call.MaxIdCharacters), $"{path}id", Call.IdRule);
-        valid &= errors.Check(body.Source is null || TextId.IsValid(body.Source, Call.MaxIdCharacters), $"{path}source", Call.IdRule);
-        valid &= errors.CheckUserId(body.UserId, $"{path}userId");
-        valid &= errors.CheckSlug(body.ServiceId, $"{path}serviceId");
-        valid &= errors.Check(body.OccurredAt is null || body.OccurredAt >= Call.MinOccurredAt, $"{path}occurredAt", $"must not be before {Rfc3339.Format(Call.MinOccurredAt)}");
-        var units = body.Quantities?.Count ?? 0;
-        valid &= errors.Check(units <= Call.MaxQuantities, $"{path}quantities", $"must be at most {Call.MaxQuantities}");
+        fields ??= CallFields.Plain;
+        var valid = body.Id is null || TextId.IsValid(body.Id, Call.MaxIdCharacters) || Wrong(fields.Id, Call.IdRule);
+        valid &= body.Source is null || TextId.IsValid(body.Source, Call.MaxIdCharacters) || Wrong(fields.Source, Call.IdRule);
+        valid &= Ledger.UserId.IsValid(body.UserId) || Wrong(fields.UserId, Ledger.UserId.Rule);
+        valid &= Slug.IsValid(body.ServiceId) || Wrong(fields.ServiceId, Slug.Rule);
+        valid &= body.OccurredAt is null || body.OccurredAt >= Call.MinOccurredAt || Wrong(fields.OccurredAt, $"must not be before {Rfc3339.Format(Call.MinOccurredAt)}");
+        valid &= body.Quantities is not { Count: > Call.MaxQuantities } || Wrong(fields.Quantities, $"must be at most {Call.MaxQuantities}");
         foreach (var (unit, quantity) in body.Quantities ?? Nothing<decimal>())
         {
-            valid &= errors.Check(Unit.IsValid(unit), $"{path}quantities.{unit}", Unit.Rule);
-            valid &= errors.Check(Quantity.IsValid(quantity), $"{path}quantities.{unit}", Quantity.Rule);
+            valid &= Unit.IsValid(unit) || Wrong($"{fields.Quantities}.{unit}", Unit.Rule);
+            valid &= Quantity.IsValid(quantity) || Wrong($"{fields.Quantities}.{unit}", Quantity.Rule);
         }
 
-        valid &= errors.Check(
-            (body.Quantities?.Keys.Sum(unit => unit.Length) ?? 0) <= Call.MaxUnitCharsTogether, $"{path}quantities",
-            $"must have names of at most {Call.MaxUnitCharsTogether} characters together");
-        valid &= errors.Check((body.Tags?.Count ?? 0) <= Call.MaxTags, $"{path}tags", $"must be at most {Call.MaxTags}");
+        valid &= (body.Quantities?.Keys.Sum(unit => unit.Length) ?? 0) <= Call.MaxUnitCharsTogether
+            || Wrong(fields.Quantities, $"must have names of at most {Call.MaxUnitCharsTogether} characters together");
+        valid &= body.Tags is not { Count: > Call.MaxTags } || Wrong(fields.Tags, $"must be at most {Call.MaxTags}");
         foreach (var (name, value) in body.Tags ?? Nothing<string>())
         {
-            valid &= errors.Check(name.Length is > 0 and <= Call.MaxTagNameChars, $"{path}tags.{name}", $"must have a name of 1 to {Call.MaxTagNameChars} characters");
-            valid &= errors.Check(value.Length <= Call.MaxTagValueChars, $"{path}tags.{name}", $"must have at most {Call.MaxTagValueChars} characters");
+            valid &= name.Length is > 0 and <= Call.MaxTagNameChars || Wrong($"{fields.Tags}.{name}", $"must have a name of 1 to {Call.MaxTagNameChars} characters");
+            valid &= value.Length <= Call.MaxTagValueChars || Wrong($"{fields.Tags}.{name}", $"must have at most {Call.MaxTagValueChars} characters");
         }
 
-        return valid ? new ReportedCall(body.Id, body.Source, body.UserId, body.ServiceId, body.OccurredAt, WithCall(body.Quantities), Sorted(body.Tags)) : null;
+        return valid ? new ReportedCall(body.Id, body.Source, body.UserId, body.ServiceId, body.OccurredAt, WithCall(body.Quantities), Sorted(body.Tags)) { Fields = fields } : null;
+
+        // A field gets its whole name only when it is wrong: every call comes by here.
+        bool Wrong(string field, string message) => errors.Check(false, path + field, message);
     }
 
     /// <summary>
@@ -106,27 +115,27 @@ public sealed record ReportedCall(
     {
         if (UserId != recorded.UserId)
         {
-            yield return "userId";
+            yield return Fields.UserId;
         }
 
         if (ServiceId != recorded.ServiceId)
         {
-            yield return "serviceId";
+            yield return Fields.ServiceId;
         }
 
         if (OccurredAt is { } occurredAt && occurredAt != recorded.OccurredAt)
         {
-            yield return "occurredAt";
+            yield return Fields.OccurredAt;
         }
 
         foreach (var unit in Differing(Quantities, recorded.Quantities))
         {
-            yield return $"quantities.{unit}";
+            yield return $"{Fields.Quantities}.{unit}";
         }
 
         foreach (var tag in Differing(Tags ?? Nothing<string>(), recorded.Tags ?? Nothing<string>()))
         {
-            yield return $"tags.{tag}";
+            yield return $"{Fields.Tags}.{tag}";
         }
     }
 

@@ -90,6 +90,15 @@ public sealed class CloudEvents_as_calls(TestNode node) : IClassFixture<TestNode
     [InlineData("\"serviceId\":\"SERVICE\",", "", "data.serviceId")]
     [InlineData("\"serviceId\":\"SERVICE\"", "\"serviceId\":\"SERVICE\",\"more\":1", "data.more")]
     [InlineData("\"serviceId\":\"SERVICE\"", "\"serviceId\":\"SERVICE\",\"userId\":\"u2\"", "subject")]
+    [InlineData("\"id\":\"ID\"", "\"id\":\" \"", "id")]
+    [InlineData("\"source\":\"/gateways/eu\"", "\"source\":\"..\"", "source")]
+    [InlineData("\"subject\":\"u1\"", "\"subject\":\" u1\"", "subject")]
+    [InlineData("\"subject\":\"u1\",\"time\":\"2026-11-19T12:00:00Z\",\"data\":{", "\"data\":{\"userId\":\" u1\",", "data.userId")]
+    [InlineData("\"time\":\"2026-11-19T12:00:00Z\"", "\"time\":\"1969-12-31T23:59:59Z\"", "time")]
+    [InlineData("\"time\":\"2026-11-19T12:00:00Z\"", "\"time\":\"2099-01-01T00:00:00Z\"", "time")]
+    [InlineData("\"serviceId\":\"SERVICE\"", "\"serviceId\":\"-\"", "data.serviceId")]
+    [InlineData("\"inputToken\":1000", "\"inputToken\":-5", "data.quantities.inputToken")]
+    [InlineData("\"team\":\"x\"", "\"\":\"x\"", "data.tags.")]
     public async Task Are_refused_by_the_name_of_what_is_wrong(string part, string with, string field)
     {
         var service = await UsageOf.Service(node);
@@ -98,6 +107,63 @@ public sealed class CloudEvents_as_calls(TestNode node) : IClassFixture<TestNode
         Assert.Equal([field], (await node.Record(body, CloudEvents.StructuredType)).IsProblem(400, "invalid-request").Fields);
         Assert.Equal([$"[1].{field}"], (await node.Record($"[{Event(service, "fine")},{body}]", CloudEvents.BatchType)).IsProblem(400, "invalid-request").Fields);
         Assert.Empty(await node.Recorded(service));
+    }
+
+    [Fact]
+    public async Task Of_a_batch_are_numbered_by_their_place_though_one_before_can_not_be_read()
+    {
+        var service = await UsageOf.Service(node);
+        var first = Event(service, "first").Replace("\"subject\":\"u1\",", "", StringComparison.Ordinal);
+        var second = Event(service, "second").Replace("\"inputToken\":1000", "\"inputToken\":-5", StringComparison.Ordinal);
+
+        var refused = await node.Record($"[{first},{second}]", CloudEvents.BatchType);
+
+        Assert.Equal(["[0].subject", "[1].data.quantities.inputToken"], refused.IsProblem(400, "invalid-request").Fields);
+    }
+
+    [Theory]
+    [InlineData("ce-id", "%20", "", "ce-id")]
+    [InlineData("ce-source", "..", "", "ce-source")]
+    [InlineData("ce-subject", "%20u1", "", "ce-subject")]
+    [InlineData("ce-subject", null, ",\"userId\":\" u1\"", "userId")]
+    [InlineData("ce-subject", "u1", ",\"userId\":\"u2\"", "ce-subject")]
+    [InlineData("ce-time", "1969-12-31T23:59:59Z", "", "ce-time")]
+    [InlineData("ce-time", "2099-01-01T00:00:00Z", "", "ce-time")]
+    [InlineData("ce-time", null, ",\"quantities\":{\"inputToken\":-5}", "quantities.inputToken")]
+    [InlineData("ce-time", null, ",\"tags\":{\"\":\"x\"}", "tags.")]
+    [InlineData("ce-time", null, ",\"more\":1", "more")]
+    public async Task In_binary_mode_are_refused_by_the_name_of_the_header_or_of_the_field_in_the_body(string header, string? value, string more, string field)
+    {
+        var service = await UsageOf.Service(node);
+        var headers = new Dictionary<string, string?>
+        {
+            ["ce-specversion"] = "1.0", ["ce-type"] = "t", ["ce-id"] = "id", ["ce-source"] = "s", ["ce-subject"] = "u1", [header] = value,
+        };
+
+        var refused = await node.Record(
+            $$"""{"serviceId":"{{service}}"{{more}}}""", "application/json", null, [.. headers.Where(h => h.Value is not null).Select(h => (h.Key, h.Value!))]);
+
+        Assert.Equal([field], refused.Is(HttpStatusCode.BadRequest).Fields);
+        Assert.StartsWith($"{field} ", refused.Json.GetProperty("detail").GetString(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task That_were_recorded_with_other_content_are_refused_by_their_own_names()
+    {
+        var service = await UsageOf.Service(node);
+        var id = UsageOf.NewId("differs");
+        var other = Event(service, id).Replace("12:00", "13:00", StringComparison.Ordinal).Replace("\"inputToken\":1000", "\"inputToken\":7", StringComparison.Ordinal);
+        (await node.Record(Event(service, id), CloudEvents.StructuredType)).Is(HttpStatusCode.OK);
+
+        var structured = (await node.Record(other, CloudEvents.StructuredType)).IsProblem(409, "call-conflict");
+        var binary = (await node.Record(
+            $$"""{"serviceId":"{{service}}","quantities":{"inputToken":1000},"tags":{"team":"x"} }""", "application/json", null,
+            ("ce-specversion", "1.0"), ("ce-type", "t"), ("ce-id", id), ("ce-source", "/gateways/eu"), ("ce-subject", "u2"))).IsProblem(409, "call-conflict");
+
+        Assert.Equal("id", Assert.Single(structured.Fields));
+        Assert.EndsWith("They differ: time, data.quantities.inputToken.", structured.Json.GetProperty("detail").GetString(), StringComparison.Ordinal);
+        Assert.Equal("ce-id", Assert.Single(binary.Fields));
+        Assert.EndsWith("They differ: ce-subject.", binary.Json.GetProperty("detail").GetString(), StringComparison.Ordinal);
     }
 
     [Fact]
