@@ -31,6 +31,8 @@ public sealed record ChangeMemberships(string UserId, IReadOnlyList<Join> Join, 
     /// <summary>Segments named in one command.</summary>
     public const int MaxSegments = 500;
 
+    private const string OnlyJoin = "join[0].";
+
     /// <summary>The segments named, each once.</summary>
     public IReadOnlyList<string> Slugs => [.. Join.Select(j => j.Segment), .. Leave];
 
@@ -46,10 +48,7 @@ public sealed record ChangeMemberships(string UserId, IReadOnlyList<Join> Join, 
         {
             if (Join[i].Term.ExpiresAt <= now)
             {
-                return new Rejection("invalid-request", "A membership can't end before it begins.")
-                {
-                    Errors = new Dictionary<string, string[]> { [$"join[{i}].expiresAt"] = ["must lie in the future."] },
-                };
+                return Validation.Field($"join[{i}].expiresAt", "must lie in the future");
             }
         }
 
@@ -68,6 +67,14 @@ public sealed record ChangeMemberships(string UserId, IReadOnlyList<Join> Join, 
         }
 
         return Decision.Of(events);
+    }
+
+    /// <summary>A refusal to join the only segment, for a request whose fields are those of that join.</summary>
+    public static Rejection OfOnlyJoin(Rejection rejection)
+    {
+        return rejection with { Detail = Own(rejection.Detail), Errors = rejection.Errors?.ToDictionary(e => Own(e.Key), e => e.Value) };
+
+        static string Own(string text) => text.StartsWith(OnlyJoin, StringComparison.Ordinal) ? text[OnlyJoin.Length..] : text;
     }
 
     private static void JoinOrRenew(List<object> events, UserMemberships user, Segment segment, Term term, DateTimeOffset now, string source)

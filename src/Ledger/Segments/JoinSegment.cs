@@ -30,7 +30,7 @@ public static class JoinSegment
         var (result, after) = await commands.Handle(new ChangeMemberships(userId, [new Join(slug, term)], []), http.Command(body), cancellation);
         if (result.Rejection is { } rejection)
         {
-            return Problems.For(rejection with { Errors = rejection.Errors?.ToDictionary(e => e.Key.Replace("join[0].", "", StringComparison.Ordinal), e => e.Value) });
+            return Problems.For(ChangeMemberships.OfOnlyJoin(rejection));
         }
 
         http.Answer(result);

@@ -182,7 +182,7 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
                 var outcome = decision.Events.Count == 0 ? Outcome.AlreadyMember
                     : decision.Events[^1] is MembershipRenewed ? Outcome.Renewed
                     : Outcome.Joined;
-                decided.Add((line, outcome, decision.Rejection));
+                decided.Add((line, outcome, decision.Rejection is { } rejection ? ChangeMemberships.OfOnlyJoin(rejection) : null));
                 events.AddRange(decision.Events);
                 if (decided.Count < user.Lines.Length)
                 {

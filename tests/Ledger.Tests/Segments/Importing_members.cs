@@ -121,6 +121,18 @@ public sealed class Importing_members(TestNode node) : IClassFixture<TestNode>
         Assert.Equal(["a", "z"], await Members(slug));
     }
 
+    [Theory]
+    [InlineData("""{"userId":"u1","expiresAt":"2020-01-01T00:00:00Z"}""", "application/x-ndjson")]
+    [InlineData("u1,2020-01-01T00:00:00Z", "text/csv")]
+    public async Task names_the_field_that_lies_in_the_past(string line, string mediaType)
+    {
+        var receipt = (await node.Import(await Segment(), line, mediaType)).Is(HttpStatusCode.OK);
+
+        Assert.Equal(
+            """{"line":1,"code":"invalid-request","detail":"expiresAt must lie in the future.","errors":{"expiresAt":["must lie in the future"]}}""",
+            Assert.Single(receipt.Json.GetProperty("rejections").EnumerateArray()).GetRawText());
+    }
+
     [Fact]
     public async Task refuses_a_line_that_is_not_UTF8()
     {

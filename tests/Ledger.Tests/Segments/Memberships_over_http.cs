@@ -228,6 +228,7 @@ public sealed class Joining_a_segment(TestNode node) : IClassFixture<TestNode>
         var refused = await node.Put($"/v1/users/put-refused/segments/{a}", body);
 
         Assert.Equal((HttpStatusCode.BadRequest, field), (refused.Status, Assert.Single(refused.Fields)));
+        Assert.StartsWith($"{field} ", refused.Json.GetProperty("detail").GetString(), StringComparison.Ordinal);
     }
 
     [Fact]
