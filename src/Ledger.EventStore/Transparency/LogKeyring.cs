@@ -48,28 +48,45 @@ public sealed class LogKeyring(NpgsqlDataSource database, TransparencyOptions op
     /// <exception cref="SigningKeyException">It is not here.</exception>
     public async Task<INoteSigner> Load(LogIdentity identity, CancellationToken cancellation = default)
     {
-        if (options.Origin is { } origin && origin != identity.Origin)
+        CheckOrigin(identity);
+        var registered = await ReadRegistered(cancellation);
+        while (!File.Exists(NextPath(identity)))
         {
-            throw new SigningKeyException($"The log's origin is '{identity.Origin}', not '{origin}', as LEDGER_LOG_ORIGIN has it. An origin stays.");
+            try
+            {
+                return LoadRegistered(identity, registered);
+            }
+            catch (SigningKeyException)
+            {
+                var before = registered;
+                registered = await ReadRegistered(cancellation);
+                if (registered == before && !File.Exists(NextPath(identity)))
+                {
+                    throw; // else a rotation went by in between
+                }
+            }
         }
 
-        var (_, registered) = await Read(cancellation) ?? throw new SigningKeyException("There is no log yet.");
-        FinishRotation(identity, registered);
-        var key = SigningKeyFile.Load(identity.KeyPath);
-        return key.Key.ToString() == registered ? key
-            : throw new SigningKeyException($"The key in '{identity.KeyPath}' is {key.Key}, but the log is signed by {registered}.");
+        using var alone = await Lock(identity, cancellation);
+        return await LoadAlone(identity, cancellation);
     }
 
-    /// <summary>Puts a new key in the place of the one that signs. The old one stays listed; its secret is kept beside.</summary>
+    /// <summary>
+    /// Puts a new key in the place of the one that signs. The old one stays listed; its secret is kept beside. Of rotations at
+    /// once in one folder, each hands over to the next.
+    /// </summary>
     /// <exception cref="SigningKeyException">The key that signs is not here: only who has it may hand over.</exception>
     public async Task<NoteKey> Rotate(CancellationToken cancellation = default)
     {
         var identity = await Open(cancellation);
-        var old = (await Load(identity, cancellation)).Key;
+        CheckOrigin(identity);
+        using var alone = await Lock(identity, cancellation);
+        var old = (await LoadAlone(identity, cancellation)).Key;
         File.Delete(NextPath(identity)); // of a rotation that did not get through
         var key = SigningKeyFile.Create(NextPath(identity), identity.Origin).Key;
         if (!await Register(key, old, cancellation))
         {
+            File.Delete(NextPath(identity)); // nothing was signed with it, nor will be
             throw new SigningKeyException("Somebody else has put another key in this one's place just now.");
         }
 
@@ -77,20 +94,58 @@ public sealed class LogKeyring(NpgsqlDataSource database, TransparencyOptions op
         return key;
     }
 
-    /// <summary>A rotation writes the new key beside, registers it, and then moves it: whatever came in between is finished here.</summary>
+    /// <summary>The key that may sign, for who holds the lock: no other rotation in this folder is under way.</summary>
+    private async Task<SigningKeyFile> LoadAlone(LogIdentity identity, CancellationToken cancellation)
+    {
+        var registered = await ReadRegistered(cancellation);
+        FinishRotation(identity, registered);
+        return LoadRegistered(identity, registered);
+    }
+
+    /// <summary>
+    /// A rotation writes the new key beside, registers it, and then moves it: whatever came in between is finished here, under
+    /// the lock. Two that do so at once would move the new key away as if it were the old one.
+    /// </summary>
     private static void FinishRotation(LogIdentity identity, string? registered)
     {
         var next = NextPath(identity);
-        if (File.Exists(next) && SigningKeyFile.Load(next).Key.ToString() == registered)
+        if (!File.Exists(next) || SigningKeyFile.Load(next).Key.ToString() != registered)
         {
-            if (File.Exists(identity.KeyPath))
+            return;
+        }
+
+        if (File.Exists(identity.KeyPath))
+        {
+            var old = SigningKeyFile.Load(identity.KeyPath).Key;
+            if (old.ToString() == registered)
             {
-                File.Move(identity.KeyPath, $"{identity.KeyPath}.{SigningKeyFile.Load(identity.KeyPath).Key.IdText}", overwrite: true);
+                File.Delete(next); // somebody has copied it to its place
+                return;
             }
 
-            File.Move(next, identity.KeyPath);
+            File.Move(identity.KeyPath, $"{identity.KeyPath}.{old.IdText}", overwrite: true);
+        }
+
+        File.Move(next, identity.KeyPath);
+    }
+
+    private static SigningKeyFile LoadRegistered(LogIdentity identity, string? registered)
+    {
+        var key = SigningKeyFile.Load(identity.KeyPath);
+        return key.Key.ToString() == registered ? key
+            : throw new SigningKeyException($"The key in '{identity.KeyPath}' is {key.Key}, but the log is signed by {registered}.");
+    }
+
+    private void CheckOrigin(LogIdentity identity)
+    {
+        if (options.Origin is { } origin && origin != identity.Origin)
+        {
+            throw new SigningKeyException($"The log's origin is '{identity.Origin}', not '{origin}', as LEDGER_LOG_ORIGIN has it. An origin stays.");
         }
     }
+
+    private async Task<string?> ReadRegistered(CancellationToken cancellation) =>
+        (await Read(cancellation) ?? throw new SigningKeyException("There is no log yet.")).Key;
 
     private static string NextPath(LogIdentity identity) => $"{identity.KeyPath}.next";
 

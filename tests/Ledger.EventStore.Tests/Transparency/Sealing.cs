@@ -314,6 +314,64 @@ public sealed class A_sealed_log(PostgresFixture postgres)
     }
 
     [Fact]
+    public async Task keeps_the_secret_of_every_key_however_many_rotate_and_sign_at_once()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var options = new TransparencyOptions { Folder = store.LogFolder };
+        var identity = await new LogKeyring(store.Database, options).Open(Ct);
+        for (var round = 0; round < Runs.Size(5, 50); round++)
+        {
+            using var over = CancellationTokenSource.CreateLinkedTokenSource(Ct);
+            var signing = Enumerable.Range(0, 4).Select(_ => Task.Run(async () =>
+            {
+                while (!over.IsCancellationRequested)
+                {
+                    await new LogKeyring(store.Database, options).Load(identity, Ct);
+                }
+            })).ToArray();
+            try
+            {
+                await Task.WhenAll(Enumerable.Range(0, 6).Select(_ => Task.Run(() => new LogKeyring(store.Database, options).Rotate(Ct))));
+            }
+            finally
+            {
+                await over.CancelAsync();
+            }
+
+            await Task.WhenAll(signing);
+
+            var listed = await new TransparencyLog(store.Database).ReadKeys(Ct);
+            Assert.Equal(1 + (6 * (round + 1)), listed.Count);
+            Assert.Equal(listed[0], SigningKeyFile.Load(identity.KeyPath).Key.ToString());
+            var secrets = Directory.GetFiles(store.LogFolder, "*.key*").Where(f => !f.EndsWith(".lock", StringComparison.Ordinal));
+            Assert.Equal(listed.Order(), secrets.Select(f => SigningKeyFile.Load(f).Key.ToString()).Order());
+        }
+    }
+
+    [Fact]
+    public async Task goes_on_with_the_new_key_where_a_rotation_stopped_halfway()
+    {
+        await using var store = await TestStore.Create(postgres);
+        var keyring = new LogKeyring(store.Database, new TransparencyOptions { Folder = store.LogFolder });
+        var identity = await keyring.Open(Ct);
+        var old = (await keyring.Load(identity, Ct)).Key;
+        var rotated = $"{await keyring.Rotate(Ct)}";
+        var (next, kept) = ($"{identity.KeyPath}.next", $"{identity.KeyPath}.{old.IdText}");
+
+        File.Move(identity.KeyPath, next); // between its two moves
+        Assert.Equal(rotated, $"{(await keyring.Load(identity, Ct)).Key}");
+
+        File.Move(identity.KeyPath, next); // before both
+        File.Move(kept, identity.KeyPath);
+        Assert.Equal(rotated, $"{(await keyring.Load(identity, Ct)).Key}");
+
+        File.Copy(identity.KeyPath, next); // somebody has put it in its place by hand
+        Assert.Equal(rotated, $"{(await keyring.Load(identity, Ct)).Key}");
+
+        Assert.Equal([identity.KeyPath, kept], Directory.GetFiles(store.LogFolder, "*.key*").Where(f => !f.EndsWith(".lock", StringComparison.Ordinal)).Order(StringComparer.Ordinal));
+    }
+
+    [Fact]
     public async Task is_followed_by_a_node_that_has_no_folder_yet()
     {
         await using var store = await TestStore.Create(postgres);
