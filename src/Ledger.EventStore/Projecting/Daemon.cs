@@ -26,6 +26,7 @@ public sealed partial class Daemon : IAsyncDisposable
     private readonly string _holder = $"{Environment.MachineName}/{Environment.ProcessId}/{Guid.NewGuid():N}";
     private readonly HashSet<string> _strangers = [];
     private readonly int[] _migrations;
+    private readonly PageLength _length;
     private IReadOnlyList<ViewStatus> _statuses = [];
     private bool _isOutdated;
     private volatile bool _isRebuildWaiting;
@@ -44,6 +45,7 @@ public sealed partial class Daemon : IAsyncDisposable
         _views = views;
         _clock = clock;
         _options = options;
+        _length = new PageLength(options.MaxProjectionBatch);
         _logger = logger;
         _rebuild = new RebuildRunner(owner.Source, rebuilding.Source, reader, projections, migrations, options, logger, () => Epoch, WakeForRebuild);
         _meter.CreateObservableGauge(
@@ -381,10 +383,10 @@ public sealed partial class Daemon : IAsyncDisposable
     {
         var idle = true;
         await using var reading = await _background.OpenConnectionAsync(_stopping.Token);
-        var events = alone && lag >= EventReader.MinCopiedEvents ? await CopyPage(position, lag)
-            : await _reader.ReadPage(reading, position, upTo, _options.MaxProjectionBatch, _stopping.Token);
+        var page = alone && lag >= EventReader.MinCopiedEvents ? await CopyPage(position, lag)
+            : await _reader.ReadPage(reading, position, upTo, _length.Positions, _stopping.Token);
         var asked = _statuses;
-        while (events.Count > 0)
+        while (page.Events is { Count: > 0 } events)
         {
             idle = false;
             foreach (var stranger in events.Where(e => e.DataType is null && _strangers.Add(e.Type)))
@@ -393,7 +395,8 @@ public sealed partial class Daemon : IAsyncDisposable
             }
 
             // Where there is more, reading the next page and writing this one overlap.
-            var isMore = alone && events.Count == _options.MaxProjectionBatch;
+            var isMore = alone && _length.IsMore(page);
+            _length.Learn(page, position);
             var next = isMore ? CopyPage(events[^1].Position, long.MaxValue) : null;
             var whole = false;
             try
@@ -411,21 +414,21 @@ public sealed partial class Daemon : IAsyncDisposable
                 break;
             }
 
-            events = await next;
+            page = await next;
         }
 
         return idle;
 
-        async Task<IReadOnlyList<RecordedEvent>> CopyPage(long after, long atLeast)
+        async Task<EventPage> CopyPage(long after, long atLeast)
         {
             ToSeal.Flow(true);
-            var page = await _reader.CopyPage(reading, after, upTo, (int)Math.Min(atLeast, _options.MaxProjectionBatch), _stopping.Token);
-            if (page.Rows is { } rows)
+            var copied = await _reader.CopyPage(reading, after, upTo, (int)Math.Min(atLeast, _length.Positions), _stopping.Token);
+            if (copied.Rows is { } rows)
             {
                 ToSeal.Offer(rows);
             }
 
-            return page.Events;
+            return copied;
         }
     }
 

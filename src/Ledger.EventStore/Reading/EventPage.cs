@@ -12,12 +12,14 @@ internal sealed record PageRows(byte[] Bytes, long First, long Last);
 internal sealed class EventPage
 {
     private const int TypicalRowBytes = 768;
-    private const int MaxKeptBytes = 16 * 1_024 * 1_024;
-    private static readonly ArrayPool<byte> s_gathering = ArrayPool<byte>.Create(MaxKeptBytes, maxArraysPerBucket: 1); // the shared one keeps one a thread
+    private static readonly ArrayPool<byte> s_gathering = ArrayPool<byte>.Create(EventReader.MaxPageBytes, maxArraysPerBucket: 1); // the shared one keeps one a thread
     private static readonly long s_epochTicks = new DateTime(2000, 1, 1, 0, 0, 0, DateTimeKind.Utc).Ticks; // PostgreSQL's
 
+    /// <summary>Events that were not copied.</summary>
+    public EventPage(IReadOnlyList<RecordedEvent> events, bool isCut) => (Events, IsCut) = (events, isCut);
+
     /// <summary>Reads the events that a binary COPY of <see cref="StoredRow.Columns"/> consists of.</summary>
-    public EventPage(byte[] rows, EventTypes types)
+    private EventPage(byte[] rows, bool isCut, EventTypes types)
     {
         var events = new List<RecordedEvent>();
         var (tenants, kinds, actors, correlations, causations) = (new LastText(), new LastText(), new LastText(), new LastText(), new LastText());
@@ -45,28 +47,36 @@ internal sealed class EventPage
             });
         }
 
-        Events = events;
+        (Events, IsCut) = (events, isCut);
         Rows = events.Count == 0 ? null : new PageRows(rows, events[0].Position, events[^1].Position);
     }
 
     /// <summary>The events, oldest first.</summary>
     public IReadOnlyList<RecordedEvent> Events { get; }
 
-    /// <summary>Its rows, without what was made of them; null when it is empty.</summary>
+    /// <summary>Whether it ends before what was asked for, as that would have been too many bytes. Then it has an event at least.</summary>
+    public bool IsCut { get; }
+
+    /// <summary>Its rows, without what was made of them; null when it is empty or was not copied.</summary>
     public PageRows? Rows { get; }
 
-    /// <summary>All bytes of a COPY of about so many rows.</summary>
+    /// <summary>A COPY of about so many rows, as far as they are within so many bytes, and at least the first. The rest is read past.</summary>
     /// <remarks>They are gathered in a borrowed array: one of its own, with room to spare, is a large object that makes the collector run.</remarks>
-    public static async Task<byte[]> ReadToEnd(Stream stream, int rows, CancellationToken cancellation)
+    public static async Task<EventPage> Read(Stream copy, int rows, int maxBytes, EventTypes types, CancellationToken cancellation)
     {
-        var (bytes, length) = (s_gathering.Rent((rows + 1) * TypicalRowBytes), 0);
+        var (bytes, length, end) = (s_gathering.Rent((rows + 1) * TypicalRowBytes), 0, 0);
         try
         {
             int read;
-            while ((read = await stream.ReadAsync(bytes.AsMemory(length), cancellation)) > 0)
+            while (end == 0 && (read = await copy.ReadAsync(bytes.AsMemory(length), cancellation)) > 0)
             {
                 length += read;
-                if (length == bytes.Length)
+                if (length >= maxBytes)
+                {
+                    end = StoredRow.EndWithin(bytes.AsSpan(0, length), maxBytes);
+                }
+
+                if (end == 0 && length == bytes.Length)
                 {
                     var larger = s_gathering.Rent(2 * length);
                     bytes.CopyTo(larger, 0);
@@ -75,9 +85,17 @@ internal sealed class EventPage
                 }
             }
 
-            var all = GC.AllocateUninitializedArray<byte>(length);
-            bytes.AsSpan(0, length).CopyTo(all);
-            return all;
+            end = end == 0 ? length - StoredRow.Trailer.Length : end;
+            var within = GC.AllocateUninitializedArray<byte>(end + StoredRow.Trailer.Length);
+            bytes.AsSpan(0, end).CopyTo(within);
+            StoredRow.Trailer.CopyTo(within.AsSpan(end));
+            var rest = (long)length - end;
+            while ((read = await copy.ReadAsync(bytes, cancellation)) > 0)
+            {
+                rest += read;
+            }
+
+            return new EventPage(within, isCut: rest > StoredRow.Trailer.Length, types);
         }
         finally
         {

@@ -14,6 +14,12 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     /// <summary>Events fetched in one round trip when the log is read in pages.</summary>
     public const int PageSize = 1_000;
 
+    /// <summary>
+    /// Bytes of a page of the log, unless its first event alone has more. Some 5 000 events of calls or memberships have half of
+    /// it; decoded and on their way into rows they take several times as much, and while one page is folded the next is read.
+    /// </summary>
+    public const int MaxPageBytes = 8 * 1024 * 1024;
+
     internal const string Columns =
         "e.seq_id, e.id, e.tenant_id, e.stream_id, e.version, e.type, e.timestamp, e.data, e.user_name, e.correlation_id, e.causation_id, e.headers ->> 'traceparent'";
 
@@ -84,30 +90,33 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
 
     /// <summary>
     /// The log after a position, up to and including <paramref name="toPosition"/> or what is the end when it gets there, in
-    /// pages of <see cref="PageSize"/>, so that no connection or snapshot is held while the caller works on a page.
+    /// pages of <see cref="PageSize"/> and <see cref="MaxPageBytes"/>, so that no connection or snapshot is held while the caller
+    /// works on a page.
     /// </summary>
     public async IAsyncEnumerable<RecordedEvent> ReadLog(
         long afterPosition = 0, long toPosition = long.MaxValue, [EnumeratorCancellation] CancellationToken cancellation = default)
     {
+        var length = new PageLength(PageSize);
         while (true)
         {
-            IReadOnlyList<RecordedEvent> page;
+            EventPage page;
             await using (var connection = await database.OpenConnectionAsync(cancellation))
             {
-                page = await ReadPage(connection, afterPosition, toPosition, PageSize, cancellation);
+                page = await ReadPage(connection, afterPosition, toPosition, length.Positions, cancellation);
             }
 
-            foreach (var recorded in page)
+            foreach (var recorded in page.Events)
             {
                 yield return recorded;
             }
 
-            if (page.Count < PageSize)
+            if (!length.IsMore(page))
             {
                 yield break;
             }
 
-            afterPosition = page[^1].Position;
+            length.Learn(page, afterPosition);
+            afterPosition = page.Events[^1].Position;
         }
     }
 
@@ -302,7 +311,8 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         return [.. (await ReadAll(reader, cancellation)).Where(e => e.TenantId == tenantId)];
     }
 
-    internal async Task<IReadOnlyList<RecordedEvent>> ReadPage(
+    /// <summary>The events after a position, up to another, at most so many and <see cref="MaxPageBytes"/> of data.</summary>
+    internal async Task<EventPage> ReadPage(
         NpgsqlConnection connection, long after, long to, int limit, CancellationToken cancellation)
     {
         await using var command = new NpgsqlCommand(
@@ -310,8 +320,21 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = after });
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = to });
         command.Parameters.Add(new NpgsqlParameter<int> { TypedValue = limit });
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
-        return await ReadAll(reader, cancellation);
+        await using var reader = await command.ExecuteReaderAsync(cancellation); // it reads past what is too much
+        var (events, bytes) = (new List<RecordedEvent>(), 0L);
+        while (await reader.ReadAsync(cancellation))
+        {
+            var recorded = Read(reader, types);
+            bytes += recorded.Json.Length;
+            if (bytes > MaxPageBytes && events.Count > 0)
+            {
+                return new EventPage(events, isCut: true);
+            }
+
+            events.Add(recorded);
+        }
+
+        return new EventPage(events, isCut: false);
     }
 
     /// <summary>Events from which on <see cref="CopyPage"/> takes less than <see cref="ReadPage"/>.</summary>
@@ -325,18 +348,20 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
     {
         limit = (int)Math.Clamp(to - after, 0, limit);
         await using var copy = await StoredRow.Open(connection, after, limit, cancellation);
-        return new EventPage(await EventPage.ReadToEnd(copy, limit, cancellation), types);
+        return await EventPage.Read(copy, limit, MaxPageBytes, types, cancellation);
     }
 
     /// <summary>
-    /// Those events after a position, up to another, that are of some kinds, in pages of so many positions, by COPYs whose rows stay in
-    /// memory. What a view does not fold is neither sent nor decoded: a view of memberships goes through a log of calls as fast as
-    /// PostgreSQL reads it. The next page is read while the caller works on one.
+    /// Those events after a position, up to another, that are of some kinds, in pages of at most so many positions and
+    /// <see cref="MaxPageBytes"/>, each with the position up to which it holds them all, by COPYs whose rows stay in memory. What a
+    /// view does not fold is neither sent nor decoded: a view of memberships goes through a log of calls as fast as PostgreSQL
+    /// reads it. The next page is read while the caller works on one.
     /// </summary>
     internal async IAsyncEnumerable<(long To, IReadOnlyList<RecordedEvent> Events)> ReadKinds(
         NpgsqlConnection connection, long after, long to, int positions, IEnumerable<Type> kinds, [EnumeratorCancellation] CancellationToken cancellation)
     {
         string[] names = [.. kinds.Select(k => types.Of(k).Name)];
+        var length = new PageLength(positions);
         var next = Read(after);
         while (after < to)
         {
@@ -355,14 +380,16 @@ public sealed class EventReader(NpgsqlDataSource database, EventTypes types)
 
         async Task<(long To, IReadOnlyList<RecordedEvent> Events)> Read(long from)
         {
-            var end = Math.Min(from + positions, to);
+            var end = Math.Min(from + length.Positions, to);
             if (end <= from)
             {
                 return (end, []);
             }
 
             await using var copy = await StoredRow.Open(connection, from, end, names, cancellation);
-            return (end, new EventPage(await EventPage.ReadToEnd(copy, (int)(end - from), cancellation), types).Events);
+            var page = await EventPage.Read(copy, (int)(end - from), MaxPageBytes, types, cancellation);
+            length.Learn(page, from);
+            return (page.IsCut ? page.Events[^1].Position : end, page.Events);
         }
     }
 

@@ -104,6 +104,37 @@ internal sealed class StoredRow : IAsyncDisposable
              to stdout (format binary)
              """, cancellation);
 
+    /// <summary>What comes after the last row.</summary>
+    public static ReadOnlySpan<byte> Trailer => [0xFF, 0xFF];
+
+    /// <summary>Where the last of the rows ends that are within so many bytes, or else the first one; 0 while not even that is whole.</summary>
+    public static int EndWithin(ReadOnlySpan<byte> rows, int maxBytes)
+    {
+        var (end, at) = (0, HeaderBytes);
+        while (rows.Length - at >= sizeof(short) && !rows[at..].StartsWith(Trailer))
+        {
+            at += sizeof(short);
+            for (var i = 0; i < ColumnCount; i++)
+            {
+                if (rows.Length - at < sizeof(int))
+                {
+                    return end;
+                }
+
+                at += sizeof(int) + Math.Max(0, BinaryPrimitives.ReadInt32BigEndian(rows[at..]));
+            }
+
+            if (at > rows.Length || (at > maxBytes && end > 0))
+            {
+                return end;
+            }
+
+            end = at;
+        }
+
+        return end;
+    }
+
     /// <summary>Goes to the next row; false when there is none.</summary>
     public async ValueTask<bool> Next(CancellationToken cancellation)
     {
