@@ -118,7 +118,8 @@ public sealed class UsageTotalsReader(ViewDatabase views)
     /// <summary>
     /// Adds up in steps: the rows found in the ranges; the page's groups, of which no more is known than their order takes; what
     /// the rows of those come to, a currency and a set of units each, and so all rows of <paramref name="whole"/>, which are the
-    /// same time in wider sums; facts, one number each (calls, calls without a price, an amount, a quantity); items.
+    /// same time in wider sums; facts, one number each (calls, calls without a price, an amount, a quantity); items. Where there are
+    /// no wider sums, all rows have to be added up anyway: then they are read once, and added up by group at once.
     /// </summary>
     internal static NpgsqlBatchCommand TotalsOf(
         UsageTotalsQuestion question, UsageRanges ranges, UsageRanges whole, ZonedIntervals? intervals, UsageTotalKey? after, int limit, int units = CallQuantities.MaxUnits)
@@ -129,10 +130,14 @@ public sealed class UsageTotalsReader(ViewDatabase views)
         var found = string.Concat(keys.Where(k => k != ColumnOf(UsageGroup.Currency)).Select(k =>
             k == ColumnOf(UsageGroup.Time) ? $"width_bucket(r.at, {parameters.Add(Sql.Value(intervals!.Starts.ToArray()))}) as {k}, " : $"r.{k}, "));
         var currency = question.Currency is { } only ? $"where r.currency = {parameters.Add(Sql.Value(only))}" : "";
+        var rows = keys.Length == 0 ? ""
+            : $"select {found}r.currency as priced_in, r.units, r.calls, r.amount, r.quantities from ({source.Rows(ranges, question.Position)}) r {currency}";
+        var once = keys.Length > 0 && ReferenceEquals(ranges, whole);
+        var parts = string.Join(", ", keys.Union(["priced_in", "units"]));
         var page = keys.Length == 0 ? "" :
             $"""
              found as materialized (
-               select {found}r.currency as priced_in, r.units, r.calls, r.amount, r.quantities from ({source.Rows(ranges, question.Position)}) r {currency}
+               {(once ? $"select {parts}, {Sums("f", units, "cardinality(f.quantities)")} from ({rows}) f group by {parts}" : rows)}
              ),
              page as materialized (
                select p.*, row_number() over (order by {OrderOf(question, "p", keys)}) as number
@@ -147,7 +152,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
              """;
         var pageRows = keys.Length == 0 ? "" :
             $"""
-             select 0 as whole, n.number, n.sorted, {Listed(question, "n.{0}")}, r.priced_in, r.units, {Sums("r", units)}
+             select 0 as whole, n.number, n.sorted, {Listed(question, "n.{0}")}, r.priced_in, r.units, {Sums("r", units, once ? "r.width" : "cardinality(r.quantities)")}
              from page n join found r on {string.Join(" and ", keys.Select(k => $"r.{k} = n.{k}"))}
              group by n.number, n.sorted, {string.Join(", ", keys.Select(k => $"n.{k}"))}, r.priced_in, r.units having sum(r.calls) > 0
              union all
@@ -159,9 +164,10 @@ public sealed class UsageTotalsReader(ViewDatabase views)
              picked as (
                {pageRows}
                select 1 as whole, 0 as number, null::numeric as sorted, null::varchar as user_id, null::varchar as service_id, null::int as slot,
-                 r.currency as priced_in, r.units, {Sums("r", units)}
-               from ({source.Rows(whole, question.Position)}) r {currency}
-               group by r.currency, r.units having sum(r.calls) > 0
+                 {(once
+                     ? $"r.priced_in, r.units, {Sums("r", units, "r.width")} from found r group by r.priced_in, r.units"
+                     : $"r.currency as priced_in, r.units, {Sums("r", units, "cardinality(r.quantities)")} from ({source.Rows(whole, question.Position)}) r {currency} group by r.currency, r.units")}
+               having sum(r.calls) > 0
              ),
              facts as (
                select p.whole, p.number, p.sorted, p.user_id, p.service_id, p.slot, {(question.By(UsageGroup.Currency) ? "case p.whole when 0 then p.priced_in end" : "null::varchar")} as currency,
@@ -187,9 +193,9 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             parameters.All);
     }
 
-    private static string Sums(string of, int units) =>
+    private static string Sums(string of, int units, string width) =>
         $"sum({of}.calls) as calls, sum({of}.amount) as amount, array[{string.Join(", ", Enumerable.Range(1, units).Select(i => $"sum({of}.quantities[{i}])"))}] as quantities, "
-        + $"max(cardinality({of}.quantities)) as width";
+        + $"max({width}) as width";
 
     private static string Listed(UsageTotalsQuestion question, string format) => string.Join(", ", new[] { UsageGroup.User, UsageGroup.Service, UsageGroup.Time }.Select(g =>
         question.By(g) ? string.Format(CultureInfo.InvariantCulture, format, ColumnOf(g)) : g == UsageGroup.Time ? "null::int as slot" : $"null::varchar as {ColumnOf(g)}"));

@@ -221,6 +221,7 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
         var table = s_tables.First(t => quarters.StartsWith(t, StringComparison.Ordinal));
         Assert.Contains(quarters, Plans.IndexesOn(table, plan));
         Assert.Equal([calls], Plans.IndexesOn("calls", plan));
+        Assert.Equal(2, plan.Split(" on calls c").Length); // once
         Assert.DoesNotContain("Seq Scan", plan, StringComparison.Ordinal);
         Assert.DoesNotContain("Filter: ((bucket", plan, StringComparison.Ordinal);
         Assert.DoesNotContain("Filter: ((occurred_at", plan, StringComparison.Ordinal);
