@@ -25,6 +25,12 @@ public sealed class UsageTotalsReader(ViewDatabase views)
     /// <summary>So much is sorted and grouped in memory, per answer under way; and a page's groups find their rows there by hashing.</summary>
     private static readonly string[] s_inMemory = ["set local work_mem = '32MB'", "set local enable_hashjoin = on"];
 
+    /// <summary>
+    /// Rows of services, and of one user, come in order of service and time, so they are sorted already, or nearly. To look up each
+    /// one's group in a hash table of sums took up to twice as long. Rows of all users come in no order.
+    /// </summary>
+    private static readonly string[] s_inOrder = [.. s_inMemory, "set local enable_hashagg = off"];
+
     /// <summary>How many units the sums are made for: the time it takes goes by them, and a set of more is seldom. Never fewer than there are: then it is asked again.</summary>
     private volatile int _units = 4;
 
@@ -59,7 +65,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
             var ranges = UsageRanges.Of(from, to, intervals, wide, single);
             var whole = wide && !single ? UsageRanges.Of(from, to, intervals: null, wide, single) : ranges;
             var units = _units;
-            NpgsqlBatchCommand[] statements = [.. s_inMemory.Select(s => Sql.Command(s)), TotalsOf(question, ranges, whole, intervals, after, limit, units), .. bounded ? [] : (NpgsqlBatchCommand[])[SpanOf(question)]];
+            NpgsqlBatchCommand[] statements = [.. (question.OfUsers && question.User is null ? s_inMemory : s_inOrder).Select(s => Sql.Command(s)), TotalsOf(question, ranges, whole, intervals, after, limit, units), .. bounded ? [] : (NpgsqlBatchCommand[])[SpanOf(question)]];
             var position = await views.Read(
                 question.TenantId, Views, statements,
                 async reader =>
@@ -119,7 +125,8 @@ public sealed class UsageTotalsReader(ViewDatabase views)
     /// Adds up in steps: the rows found in the ranges; the page's groups, of which no more is known than their order takes; what
     /// the rows of those come to, a currency and a set of units each, and so all rows of <paramref name="whole"/>, which are the
     /// same time in wider sums; facts, one number each (calls, calls without a price, an amount, a quantity); items. Where there are
-    /// no wider sums, all rows have to be added up anyway: then they are read once, and added up by group at once.
+    /// no wider sums, all rows have to be added up anyway: then they are read once, and added up by group at once, unless a group has
+    /// a few rows only, as an hour of a service has.
     /// </summary>
     internal static NpgsqlBatchCommand TotalsOf(
         UsageTotalsQuestion question, UsageRanges ranges, UsageRanges whole, ZonedIntervals? intervals, UsageTotalKey? after, int limit, int units = CallQuantities.MaxUnits)
@@ -133,11 +140,13 @@ public sealed class UsageTotalsReader(ViewDatabase views)
         var rows = keys.Length == 0 ? ""
             : $"select {found}r.currency as priced_in, r.units, r.calls, r.amount, r.quantities from ({source.Rows(ranges, question.Position)}) r {currency}";
         var once = keys.Length > 0 && ReferenceEquals(ranges, whole);
+        var grouped = once && !(question.Unit == IntervalUnit.Hour && (question.By(UsageGroup.Service) || question.Service is not null));
+        var width = grouped ? "r.width" : "cardinality(r.quantities)";
         var parts = string.Join(", ", keys.Union(["priced_in", "units"]));
         var page = keys.Length == 0 ? "" :
             $"""
              found as materialized (
-               {(once ? $"select {parts}, {Sums("f", units, "cardinality(f.quantities)")} from ({rows}) f group by {parts}" : rows)}
+               {(grouped ? $"select {parts}, {Sums("f", units, "cardinality(f.quantities)")} from ({rows}) f group by {parts}" : rows)}
              ),
              page as materialized (
                select p.*, row_number() over (order by {OrderOf(question, "p", keys)}) as number
@@ -152,7 +161,7 @@ public sealed class UsageTotalsReader(ViewDatabase views)
              """;
         var pageRows = keys.Length == 0 ? "" :
             $"""
-             select 0 as whole, n.number, n.sorted, {Listed(question, "n.{0}")}, r.priced_in, r.units, {Sums("r", units, once ? "r.width" : "cardinality(r.quantities)")}
+             select 0 as whole, n.number, n.sorted, {Listed(question, "n.{0}")}, r.priced_in, r.units, {Sums("r", units, width)}
              from page n join found r on {string.Join(" and ", keys.Select(k => $"r.{k} = n.{k}"))}
              group by n.number, n.sorted, {string.Join(", ", keys.Select(k => $"n.{k}"))}, r.priced_in, r.units having sum(r.calls) > 0
              union all
@@ -165,8 +174,8 @@ public sealed class UsageTotalsReader(ViewDatabase views)
                {pageRows}
                select 1 as whole, 0 as number, null::numeric as sorted, null::varchar as user_id, null::varchar as service_id, null::int as slot,
                  {(once
-                     ? $"r.priced_in, r.units, {Sums("r", units, "r.width")} from found r group by r.priced_in, r.units"
-                     : $"r.currency as priced_in, r.units, {Sums("r", units, "cardinality(r.quantities)")} from ({source.Rows(whole, question.Position)}) r {currency} group by r.currency, r.units")}
+                     ? $"r.priced_in, r.units, {Sums("r", units, width)} from found r group by r.priced_in, r.units"
+                     : $"r.currency as priced_in, r.units, {Sums("r", units, width)} from ({source.Rows(whole, question.Position)}) r {currency} group by r.currency, r.units")}
                having sum(r.calls) > 0
              ),
              facts as (
