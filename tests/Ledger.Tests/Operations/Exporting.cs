@@ -151,7 +151,9 @@ public sealed class Exporting(TestNode node, ITestOutputHelper output) : IClassF
             Files(path).Keys.Order(StringComparer.Ordinal));
         Assert.All(files.SkipLast(1), f => Assert.Equal(ExportManifest.EventsPerSegment, File.ReadLines(Path.Combine(path, f)).Count()));
         await using var restored = await node.StartAnew();
-        Assert.Equal(0, (await Import(restored, path)).Code);
+        await restored.Stop(); // a node that runs has founded another log by then, or is about to
+        var imported = await Import(restored, path);
+        Assert.Equal((0, ""), (imported.Code, imported.Errors));
         Assert.Equal(await Log(own), await Log(restored));
     }
 
