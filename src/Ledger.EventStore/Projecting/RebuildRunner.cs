@@ -50,13 +50,13 @@ internal sealed partial class RebuildRunner(
             }
 
             var behind = status.Position + status.LagEvents - (status.Rebuild == "requested" ? 0 : status.RebuildPosition ?? 0);
-            if (bulk.Epoch == epoch && bulk.Done is { Result: true } && behind <= 2 * options.MaxRebuildBatch) // of an earlier epoch it may be another rebuild's
+            var isIndexed = bulk.Epoch == epoch && bulk.Done is { Result: true }; // of an earlier epoch it may be another rebuild's
+            if (isIndexed && behind <= 2 * options.MaxRebuildBatch) // a page that was not full, and as much again that came meanwhile
             {
                 swapped |= await Guard(view, epoch, () => FinishAndSwap(view, status, epoch, cancellation));
             }
             else if (_bulks.Values.Count(b => !b.Done.IsCompleted) < AllTenantsDatabase.MaxRebuildsAtOnce) // it is woken when one of them is done
             {
-                var isIndexed = bulk.Epoch == epoch && bulk.Done is { Result: true };
                 var folding = Task.Run(() => Guard(view, epoch, () => FoldFullPages(view, epoch, isIndexed)), CancellationToken.None);
                 _bulks[view.Name] = (epoch, folding);
                 _ = folding.ContinueWith(_ => wake(), TaskScheduler.Default); // not before it is seen to be done

@@ -356,14 +356,9 @@ public sealed class A_rebuild(PostgresFixture postgres)
         await using (var old = await TestNode.Start(store, TestNode.Patient))
         {
             await old.CatchUp();
-            var (folding, going) = (new TaskCompletionSource(), new TaskCompletionSource());
-            old.Kept[1].AfterWriting = _ =>
-            {
-                folding.TrySetResult();
-                return going.Task;
-            };
+            var (folding, going) = old.Kept[1].StandStill();
             await old.Views.Rebuild("Entries", Ct);
-            await folding.Task.WaitAsync(Runs.Patience, Ct);
+            await folding;
             var migrated = store.Migrate(newer);
             going.SetResult();
 

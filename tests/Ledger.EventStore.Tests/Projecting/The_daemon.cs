@@ -105,19 +105,11 @@ public sealed class The_daemon(PostgresFixture postgres)
     public async Task does_not_commit_what_the_log_has_lost_meanwhile()
     {
         await using var store = await TestStore.Create(postgres);
-        var (writing, going) = (new TaskCompletionSource(), new TaskCompletionSource());
-        var slow = new Totals
-        {
-            AfterWriting = _ =>
-            {
-                writing.TrySetResult();
-                return going.Task;
-            },
-        };
-        await using var node = await TestNode.Start(store, TestNode.Patient, views: [slow, new Entries()]);
+        await using var node = await TestNode.Start(store, TestNode.Patient);
         await node.Leads();
+        var (writing, going) = node.Kept[0].StandStill();
         await store.StartAppender().Append(Request("a", [.. Enumerable.Repeat(new Deposited("a", 1), 10)]), Ct);
-        await writing.Task.WaitAsync(Runs.Patience, Ct);
+        await writing;
 
         await store.Execute("delete from mt_events where seq_id > 7"); // as on a replica that was promoted before it had them
         await store.StartAppender().Append(Request("b", [.. Enumerable.Repeat(new Deposited("b", 100), 5)]), Ct);

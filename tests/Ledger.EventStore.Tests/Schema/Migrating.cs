@@ -136,14 +136,9 @@ public sealed class Migrating(PostgresFixture postgres)
         var newer = TestStore.MigrationsWith("create table ledger_test_copies as select * from ledger_test_entries;");
         await using var old = await TestNode.Start(store, TestNode.Patient);
         await old.Leads();
-        var (writing, going) = (new TaskCompletionSource(), new TaskCompletionSource());
-        old.Kept[1].AfterWriting = _ =>
-        {
-            writing.TrySetResult();
-            return going.Task;
-        };
+        var (writing, going) = old.Kept[1].StandStill();
         await Deposits.Append(appender, 20);
-        await writing.Task.WaitAsync(Runs.Patience, Ct);
+        await writing;
 
         var migrated = store.Migrate(newer);
         await Runs.Until(

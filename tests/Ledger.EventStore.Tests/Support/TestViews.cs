@@ -19,6 +19,18 @@ internal abstract class TestView(string name, string table) : IProjection
     /// <summary>What happens when its rows are written and its transaction is still open.</summary>
     public Func<IReadOnlyList<RecordedEvent>, Task> AfterWriting { get; set; } = _ => Task.CompletedTask;
 
+    /// <summary>Has it stand still with its rows written and its transaction open, each time, until <c>Going</c> has a result; <c>Standing</c> ends when it first does.</summary>
+    public (Task Standing, TaskCompletionSource Going) StandStill()
+    {
+        var (standing, going) = (new TaskCompletionSource(), new TaskCompletionSource());
+        AfterWriting = _ =>
+        {
+            standing.TrySetResult();
+            return going.Task;
+        };
+        return (standing.Task.WaitAsync(Runs.Patience, TestContext.Current.CancellationToken), going);
+    }
+
     /// <summary>What its table must hold, as a query over the log.</summary>
     public abstract string Truth { get; }
 
