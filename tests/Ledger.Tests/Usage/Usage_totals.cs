@@ -216,7 +216,7 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
 
         var ranges = UsageRanges.Of(from, to, intervals, wide: !question.OfUsers, single: false);
 
-        var plan = await Plans.Of(node, UsageTotalsReader.TotalsOf(question, ranges, ranges, intervals, null, 100));
+        var plan = await Plans.Of(node, new UsageTotalsStatement(question, ranges, wider: null, intervals, after: null, limit: 100).Command());
 
         var table = s_tables.First(t => quarters.StartsWith(t, StringComparison.Ordinal));
         Assert.Contains(quarters, Plans.IndexesOn(table, plan));
@@ -225,7 +225,7 @@ public sealed class Usage_totals(TestNode node, ITestOutputHelper output) : ICla
         Assert.DoesNotContain("Seq Scan", plan, StringComparison.Ordinal);
         Assert.DoesNotContain("Filter: ((bucket", plan, StringComparison.Ordinal);
         Assert.DoesNotContain("Filter: ((occurred_at", plan, StringComparison.Ordinal);
-        Assert.DoesNotContain("Seq Scan", await Plans.Of(node, UsageTotalsReader.SpanOf(question)), StringComparison.Ordinal);
+        Assert.DoesNotContain("Seq Scan", await Plans.Of(node, UsageTotalsStatement.SpanOf(question)), StringComparison.Ordinal);
     }
 
     /// <summary>A ledger from before the wider sums were kept gets the same ones.</summary>
