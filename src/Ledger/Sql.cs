@@ -57,6 +57,9 @@ public static class Sql
     /// <summary>A column of numbers.</summary>
     public static NpgsqlParameter Longs(IEnumerable<long> values) => Value(values.ToArray());
 
+    /// <summary>A column of numbers, some of them null.</summary>
+    public static NpgsqlParameter LongsOrNull(IEnumerable<long?> values) => Value(values.ToArray());
+
     /// <summary>A column of instants.</summary>
     public static NpgsqlParameter Instants(IEnumerable<DateTimeOffset> values) => Value(values.ToArray());
 

@@ -197,17 +197,26 @@ public sealed class MembershipsProjection : IProjection
                 """,
                 Sql.Texts(sizes.Select(s => s.Tenant)), Sql.Longs(sizes.Select(s => s.Segment)), Sql.Value(sizes.Select(s => (short)s.Level).ToArray()),
                 Sql.Longs(sizes.Select(s => s.Bucket)), Sql.Longs(sizes.Select(s => s.Net))));
-            await batch.ExecuteNonQueryAsync(cancellation);
-            await Begin(begun, connection, cancellation); // last: who leaves and joins again has had a row until now
+            // Last: who leaves and joins again has had a row until now.
+            if (begun.Count < CopyRows.MinRows)
+            {
+                batch.AddFor(begun.Count, () => Sql.Command(
+                    """
+                    insert into memberships (tenant_id, user_id, segment_id, joined_position, joined_at, expires_at, source)
+                    select * from unnest($1, $2, $3, $4, $5, $6, $7)
+                    """,
+                    [.. Keys(begun), .. Terms(begun)]));
+                await batch.ExecuteNonQueryAsync(cancellation);
+            }
+            else
+            {
+                await batch.ExecuteNonQueryAsync(cancellation);
+                await Copy(begun, connection, cancellation);
+            }
         }
 
-        private static async Task Begin(IReadOnlyCollection<Stay> stays, NpgsqlConnection connection, CancellationToken cancellation)
+        private static async Task Copy(IReadOnlyCollection<Stay> stays, NpgsqlConnection connection, CancellationToken cancellation)
         {
-            if (stays.Count == 0)
-            {
-                return;
-            }
-
             using var rows = new CopyRows();
             foreach (var stay in stays)
             {

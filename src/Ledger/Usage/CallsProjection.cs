@@ -108,8 +108,25 @@ public sealed class CallsProjection : IProjection
             begun.Sort(InKeyOrder);
             priced.Sort(InKeyOrder);
             voided.Sort(InKeyOrder);
-            await Begin(begun, connection, cancellation);
             await using var batch = new NpgsqlBatch(connection);
+            if (begun.Count < CopyRows.MinRows)
+            {
+                batch.AddFor(begun.Count, () => Sql.Command(
+                    """
+                    insert into calls (
+                      tenant_id, user_id, service_id, occurred_at, position, amount, currency, price_version, priced_position, status, unpriced_reason, voided_position)
+                    select * from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                    """,
+                    [
+                        .. Keys(begun), .. Prices(begun), Sql.Texts(begun.Select(r => r.Status)),
+                        Sql.Texts(begun.Select(r => r.UnpricedReason)), Sql.LongsOrNull(begun.Select(r => r.VoidedPosition)),
+                    ]));
+            }
+            else
+            {
+                await Copy(begun, connection, cancellation);
+            }
+
             batch.AddFor(priced.Count, () => Sql.Command(
                 $"""
                  update calls c set status = 'priced', amount = k.amount, currency = k.currency, price_version = k.price_version,
@@ -119,9 +136,7 @@ public sealed class CallsProjection : IProjection
                  {OldRow}
                  """,
                 [
-                    .. Keys(priced),
-                    new NpgsqlParameter<decimal?[]> { TypedValue = [.. priced.Select(r => r.Amount)], NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Numeric },
-                    Sql.Texts(priced.Select(r => r.Currency)), Sql.Value(priced.Select(r => r.PriceVersion).ToArray()), Sql.Longs(priced.Select(r => r.PricedPosition!.Value)),
+                    .. Keys(priced), .. Prices(priced),
                 ]));
             batch.AddFor(voided.Count, () => Sql.Command(
                 $"""
@@ -156,13 +171,8 @@ public sealed class CallsProjection : IProjection
                 [Sql.Texts(unpriced.Select(u => u.Key.Tenant)), Sql.Texts(unpriced.Select(u => u.Key.Service)), Sql.Texts(unpriced.Select(u => u.Key.Reason))];
         }
 
-        private static async Task Begin(List<Row> calls, NpgsqlConnection connection, CancellationToken cancellation)
+        private static async Task Copy(List<Row> calls, NpgsqlConnection connection, CancellationToken cancellation)
         {
-            if (calls.Count == 0)
-            {
-                return;
-            }
-
             using var rows = new CopyRows();
             foreach (var call in calls)
             {
@@ -232,6 +242,12 @@ public sealed class CallsProjection : IProjection
         [
             Sql.Texts(rows.Select(r => r.Tenant)), Sql.Texts(rows.Select(r => r.User)), Sql.Texts(rows.Select(r => r.Service)),
             Sql.Instants(rows.Select(r => r.OccurredAt)), Sql.Longs(rows.Select(r => r.Position)),
+        ];
+
+        private static NpgsqlParameter[] Prices(List<Row> rows) =>
+        [
+            new NpgsqlParameter<decimal?[]> { TypedValue = [.. rows.Select(r => r.Amount)], NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Numeric },
+            Sql.Texts(rows.Select(r => r.Currency)), Sql.Value(rows.Select(r => r.PriceVersion).ToArray()), Sql.LongsOrNull(rows.Select(r => r.PricedPosition)),
         ];
     }
 }
