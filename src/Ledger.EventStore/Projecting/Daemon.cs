@@ -27,6 +27,7 @@ public sealed partial class Daemon : IAsyncDisposable
     private readonly HashSet<string> _strangers = [];
     private readonly int[] _migrations;
     private readonly PageLength _length;
+    private readonly Pace _pace;
     private IReadOnlyList<ViewStatus> _statuses = [];
     private bool _isOutdated;
     private volatile bool _isRebuildWaiting;
@@ -46,6 +47,7 @@ public sealed partial class Daemon : IAsyncDisposable
         _clock = clock;
         _options = options;
         _length = new PageLength(options.MaxProjectionBatch);
+        _pace = new Pace(views, Pace.Interval);
         _logger = logger;
         _rebuild = new RebuildRunner(owner.Source, rebuilding.Source, reader, projections, migrations, options, logger, () => Epoch, WakeForRebuild);
         _meter.CreateObservableGauge(
@@ -341,9 +343,11 @@ public sealed partial class Daemon : IAsyncDisposable
     {
         try
         {
-            while (!_stopping.IsCancellationRequested && Epoch == epoch && await ProjectGroups(epoch))
+            do
             {
+                await _pace.Wait(_stopping.Token);
             }
+            while (!_stopping.IsCancellationRequested && Epoch == epoch && await ProjectGroups(epoch));
         }
         finally
         {
@@ -389,6 +393,7 @@ public sealed partial class Daemon : IAsyncDisposable
         while (page.Events is { Count: > 0 } events)
         {
             idle = false;
+            _pace.Begin(events.Count);
             foreach (var stranger in events.Where(e => e.DataType is null && _strangers.Add(e.Type)))
             {
                 LogUnknown(stranger.Type, stranger.Position);

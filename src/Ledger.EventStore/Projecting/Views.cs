@@ -14,6 +14,7 @@ public sealed class Views
     private readonly Lock _lock = new();
     private readonly Dictionary<string, long> _positions;
     private readonly List<Waiter> _waiters = [];
+    private TaskCompletionSource? _someoneWaits;
     private volatile IReadOnlyList<ViewStatus> _latest = [];
 
     /// <summary>The views of the program's projections.</summary>
@@ -43,6 +44,23 @@ public sealed class Views
         }
     }
 
+    /// <summary>Returns when somebody waits for a view, or after <paramref name="atMost"/>.</summary>
+    internal async Task AnyWaiter(TimeSpan atMost, CancellationToken cancellation)
+    {
+        TaskCompletionSource someone;
+        lock (_lock)
+        {
+            if (_waiters.Count > 0)
+            {
+                return;
+            }
+
+            _someoneWaits = someone = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        }
+
+        await someone.Task.WaitAsync(atMost, cancellation).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+    }
+
     /// <summary>True once every view named has folded the event at <paramref name="position"/>; false when <paramref name="wait"/> is over.</summary>
     public async ValueTask<bool> WaitFor(IReadOnlyCollection<string> views, long position, TimeSpan wait, CancellationToken cancellation = default)
     {
@@ -56,6 +74,7 @@ public sealed class Views
 
             waiter = new Waiter(views, position, new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously));
             _waiters.Add(waiter);
+            _someoneWaits?.TrySetResult();
         }
 
         try
