@@ -39,9 +39,10 @@ internal static class Load
     public static LoadResult Result(IEnumerable<long> ticks, TimeSpan elapsed)
     {
         var sorted = ticks.Order().ToArray();
-        return new LoadResult(sorted.Length, elapsed, At(0.50), At(0.99));
+        return new LoadResult(sorted.Length, elapsed, At(50), At(99));
 
-        double At(double quantile) => sorted.Length == 0 ? 0 : sorted[(int)(quantile * (sorted.Length - 1))] * 1000.0 / Stopwatch.Frequency;
+        // By nearest rank, rounded up: so many percent of all took at most as long.
+        double At(long percent) => sorted.Length == 0 ? 0 : sorted[(((percent * sorted.Length) + 99) / 100) - 1] * 1000.0 / Stopwatch.Frequency;
     }
 
     /// <summary>Requests over connections of their own; an answer other than 200 fails the run.</summary>

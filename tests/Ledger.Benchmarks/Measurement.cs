@@ -17,6 +17,9 @@ internal sealed record Sample
 
     public double? P99Ms { get; init; }
 
+    /// <summary>How many times the two are of.</summary>
+    public long? Timed { get; init; }
+
     public string? Yardstick { get; init; }
 
     public double? YardstickRate { get; init; }
@@ -34,6 +37,9 @@ internal sealed record Sample
 
     /// <summary>Bytes of write-ahead log an event, log and views together.</summary>
     public double? WalBytes { get; init; }
+
+    /// <summary>With the times that a load took.</summary>
+    public Sample WithTimes(LoadResult load) => this with { P50Ms = load.P50Ms, P99Ms = load.P99Ms, Timed = load.Done };
 }
 
 /// <summary>Counters of processes and database at the start of a run, to be compared with those at its end.</summary>

@@ -7,6 +7,9 @@ namespace Ledger.Benchmarks;
 /// <summary>The samples as one table in Markdown, and as they are in JSON and CSV.</summary>
 internal static class Table
 {
+    /// <summary>The 99th percentile of fewer times than these hangs on a handful of them, so the table says how many they are.</summary>
+    private const long FewTimes = 1_000;
+
     private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
 
     public static string Of(IReadOnlyList<Sample> samples)
@@ -30,7 +33,8 @@ internal static class Table
                 yardsticks.Length == 0 ? "" : $"{figure.First().Yardstick}: {Number(Median(yardsticks))}",
                 // Each run against the yardstick taken right after it: what else the machine does then weighs on both.
                 yardsticks.Length == 0 ? "" : Median(figure.Where(s => s.YardstickRate > 0).Select(s => s.Rate / s.YardstickRate!.Value)).ToString("0.00", CultureInfo.InvariantCulture),
-                Milliseconds(figure.Select(s => s.P50Ms)), Milliseconds(figure.Select(s => s.P99Ms)),
+                Milliseconds(figure.Select(s => s.P50Ms)),
+                $"{Milliseconds(figure.Select(s => s.P99Ms))}{(figure.Min(s => s.Timed) is { } times && times < FewTimes ? $" (of {times})" : "")}",
                 cpu == default ? "" : cpu.ToString(),
                 figure.Max(s => s.LedgerMemory) is { } most ? Number(most) : "",
                 figure.All(s => s.LogBytes is null) ? "" : $"{Bytes(figure.Select(s => s.LogBytes))} + {Bytes(figure.Select(s => s.ViewBytes))}",
@@ -45,11 +49,11 @@ internal static class Table
     public static void WriteSamples(IReadOnlyList<Sample> samples, string folder)
     {
         File.WriteAllText(Path.Combine(folder, "samples.json"), JsonSerializer.Serialize(samples, Indented));
-        var csv = new StringBuilder("figure,run,rate,p50_ms,p99_ms,yardstick,yardstick_rate,cpu_client,cpu_ledger,cpu_postgres,cpu_others,memory_mb,log_bytes,view_bytes,wal_bytes\n");
+        var csv = new StringBuilder("figure,run,rate,p50_ms,p99_ms,timed,yardstick,yardstick_rate,cpu_client,cpu_ledger,cpu_postgres,cpu_others,memory_mb,log_bytes,view_bytes,wal_bytes\n");
         foreach (var s in samples)
         {
             csv.AppendLine(string.Create(CultureInfo.InvariantCulture,
-                $"\"{s.Figure}\",{s.Run},{s.Rate:0.0},{s.P50Ms:0.000},{s.P99Ms:0.000},\"{s.Yardstick}\",{s.YardstickRate:0.0},{s.Cpu.Client:0.000},{s.Cpu.Ledger:0.000},{s.Cpu.Postgres:0.000},{s.Cpu.Others:0.000},{s.LedgerMemory:0},{s.LogBytes:0},{s.ViewBytes:0},{s.WalBytes:0}"));
+                $"\"{s.Figure}\",{s.Run},{s.Rate:0.0},{s.P50Ms:0.000},{s.P99Ms:0.000},{s.Timed},\"{s.Yardstick}\",{s.YardstickRate:0.0},{s.Cpu.Client:0.000},{s.Cpu.Ledger:0.000},{s.Cpu.Postgres:0.000},{s.Cpu.Others:0.000},{s.LedgerMemory:0},{s.LogBytes:0},{s.ViewBytes:0},{s.WalBytes:0}"));
         }
 
         File.WriteAllText(Path.Combine(folder, "samples.csv"), csv.ToString());

@@ -53,9 +53,9 @@ internal static class AppendScenario
             var sample = await measurement.Finish(figure, run, load.Rate, load.Done);
             if (run > 0)
             {
-                bench.Add(sample with
+                bench.Add(sample.WithTimes(load) with
                 {
-                    P50Ms = load.P50Ms, P99Ms = load.P99Ms, ViewBytes = 0,
+                    ViewBytes = 0,
                     Yardstick = PgBench.Name, YardstickRate = pgbench is null ? null : await pgbench.Run(callers),
                 });
             }

@@ -29,10 +29,8 @@ internal static class FreshnessScenario
             await node.Verify(head, load + probes.Done);
             if (run > 0)
             {
-                bench.Add(await measurement.Finish($"commit to visible, under half load ({Connections} connections)", run, load / bench.Options.Duration.TotalSeconds, 0) with
-                {
-                    P50Ms = probes.P50Ms, P99Ms = probes.P99Ms,
-                });
+                var sample = await measurement.Finish($"commit to visible, under half load ({Connections} connections)", run, load / bench.Options.Duration.TotalSeconds, 0);
+                bench.Add(sample.WithTimes(probes));
             }
         }
     }

@@ -89,7 +89,7 @@ internal static class GrowthScenario
         measurement.EndLoad();
         await node.WaitForViews(head + load.Done);
         await verify(head, load.Done);
-        return await measurement.Finish("", run, load.Rate, load.Done) with { P50Ms = load.P50Ms, P99Ms = load.P99Ms };
+        return (await measurement.Finish("", run, load.Rate, load.Done)).WithTimes(load);
     }
 
     private static IEnumerable<string> NewUsers(int count) => Enumerable.Range(0, count).Select(_ => UserIds.New());

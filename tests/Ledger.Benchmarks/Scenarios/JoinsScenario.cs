@@ -19,7 +19,7 @@ internal static class JoinsScenario
                 measurement.EndLoad();
                 if (run > 0)
                 {
-                    bench.Add(await measurement.Finish($"requests: nothing (/health/live), {connections} connections", run, load.Rate, 0) with { P50Ms = load.P50Ms, P99Ms = load.P99Ms });
+                    bench.Add((await measurement.Finish($"requests: nothing (/health/live), {connections} connections", run, load.Rate, 0)).WithTimes(load));
                 }
             }
         }

@@ -38,9 +38,8 @@ internal static class MixedScenario
             var sample = await measurement.Finish($"requests: mixed, {Connections} connections", run, load.Rate, commands);
             if (run > 0)
             {
-                bench.Add(sample with
+                bench.Add(sample.WithTimes(load) with
                 {
-                    P50Ms = load.P50Ms, P99Ms = load.P99Ms,
                     Yardstick = PgBench.Name, YardstickRate = pgbench is null ? null : await pgbench.Run(Connections),
                 });
             }

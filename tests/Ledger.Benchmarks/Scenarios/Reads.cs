@@ -25,7 +25,7 @@ internal sealed class Reads(Bench bench, Node node)
                 if (run > 0)
                 {
                     var figure = $"requests: {name}, {readers} {where}";
-                    bench.Add(await measurement.Finish(figure, run, result.Rate, 0) with { P50Ms = result.P50Ms, P99Ms = result.P99Ms });
+                    bench.Add((await measurement.Finish(figure, run, result.Rate, 0)).WithTimes(result));
                 }
             }
         }

@@ -21,9 +21,8 @@ internal static class SingleCommands
             var sample = await measurement.Finish($"single {what}, {connections} connections", run, load.Rate, load.Done);
             if (run > 0)
             {
-                bench.Add(sample with
+                bench.Add(sample.WithTimes(load) with
                 {
-                    P50Ms = load.P50Ms, P99Ms = load.P99Ms,
                     Yardstick = PgBench.Name, YardstickRate = pgbench is null ? null : await pgbench.Run(connections),
                 });
             }
