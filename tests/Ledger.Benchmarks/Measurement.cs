@@ -38,6 +38,10 @@ internal sealed record Sample
     /// <summary>Bytes of write-ahead log an event, log and views together.</summary>
     public double? WalBytes { get; init; }
 
+    /// <summary>The same run as another figure, which went on until the views had caught up: bytes are told of the first one only.</summary>
+    public Sample UntilVisible(string figure, double rate, CpuShares cpu) =>
+        this with { Figure = figure, Rate = rate, Cpu = cpu, LogBytes = null, ViewBytes = null, WalBytes = null };
+
     /// <summary>With the times that a load took.</summary>
     public Sample WithTimes(LoadResult load) => this with { P50Ms = load.P50Ms, P99Ms = load.P99Ms, Timed = load.Done };
 }
@@ -64,8 +68,11 @@ internal sealed class Measurement
     /// <summary>Of what runs in this process: its CPU is the client's.</summary>
     public static Task<Measurement> Begin(Bench bench, NpgsqlDataSource database) => Begin(database, () => CpuTimes.Read(null, bench.Cluster.ProcessId), null);
 
-    /// <summary>Ends the time that the CPU shares are of.</summary>
-    public void EndLoad() => _shares = _cpu().Since(_cpuBefore);
+    /// <summary>Ends the time that the CPU shares of what the run came to are of.</summary>
+    public void EndLoad() => _shares = CpuSoFar();
+
+    /// <summary>The shares since the beginning, for a figure that ends at another time than the load.</summary>
+    public CpuShares CpuSoFar() => _cpu().Since(_cpuBefore);
 
     /// <summary>What the run came to; sizes are those of now, when the views have caught up.</summary>
     public async Task<Sample> Finish(string figure, int run, double rate, long storedEvents)

@@ -35,7 +35,7 @@ internal static class IngestScenario
                 var stored = Stopwatch.GetElapsedTime(started);
                 measurement.EndLoad();
                 await node.WaitForViews(head + lines);
-                var visible = Stopwatch.GetElapsedTime(started);
+                var (visible, cpu) = (Stopwatch.GetElapsedTime(started), measurement.CpuSoFar());
                 await node.VerifyCalls(head, lines);
                 var sample = await measurement.Finish($"{figure}, until the receipt", run, lines / stored.TotalSeconds, lines);
                 var yardstick = await copy.Run(node.Database);
@@ -44,10 +44,7 @@ internal static class IngestScenario
                 {
                     sample = sample with { Yardstick = BareCopy.Name, YardstickRate = yardstick };
                     bench.Add(sample);
-                    bench.Add(sample with
-                    {
-                        Figure = $"{figure}, until all views show it", Rate = lines / visible.TotalSeconds, LogBytes = null, ViewBytes = null, WalBytes = null,
-                    });
+                    bench.Add(sample.UntilVisible($"{figure}, until all views show it", lines / visible.TotalSeconds, cpu));
                 }
             }
         }
