@@ -10,13 +10,21 @@ internal static class Table
     /// <summary>The 99th percentile of fewer times than these hangs on a handful of them, so the table says how many they are.</summary>
     private const long FewTimes = 1_000;
 
+    private const string Explanation =
+        """
+
+        Each cell is the median of the runs, of the memory the most. A ratio is the median of the runs' own ratios, each to the yardstick
+        taken beside it, and not the ratio of the two medians.
+
+        """;
+
     private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
 
     public static string Of(IReadOnlyList<Sample> samples)
     {
         var text = new StringBuilder(
             """
-            | figure | events/s, median (min – max) | yardstick | ratio | p50 ms | p99 ms | CPU % client / Ledger / PostgreSQL / others | Ledger's memory, MB at most | bytes an event: log + views | WAL bytes an event |
+            | figure | events/s, median (min – max) | yardstick, median (min – max) | ratio, median (min – max) | p50 ms | p99 ms | CPU % client / Ledger / PostgreSQL / others | Ledger's memory, MB at most | bytes an event: log + views | WAL bytes an event |
             |---|---|---|---|---|---|---|---|---|---|
 
             """);
@@ -24,15 +32,16 @@ internal static class Table
         {
             var rates = figure.Select(s => s.Rate).ToArray();
             var cpu = new CpuShares(
-                figure.Average(s => s.Cpu.Client), figure.Average(s => s.Cpu.Ledger), figure.Average(s => s.Cpu.Postgres), figure.Average(s => s.Cpu.Others));
+                Median(figure.Select(s => s.Cpu.Client)), Median(figure.Select(s => s.Cpu.Ledger)), Median(figure.Select(s => s.Cpu.Postgres)), Median(figure.Select(s => s.Cpu.Others)));
             var yardsticks = figure.Select(s => s.YardstickRate).OfType<double>().ToArray();
+            // Each run against the yardstick taken right after it: what else the machine does then weighs on both.
+            var ratios = figure.Where(s => s.YardstickRate > 0).Select(s => s.Rate / s.YardstickRate!.Value).ToArray();
             string[] cells =
             [
                 figure.Key,
-                $"{Number(Median(rates))} ({Number(rates.Min())} – {Number(rates.Max())})",
-                yardsticks.Length == 0 ? "" : $"{figure.First().Yardstick}: {Number(Median(yardsticks))}",
-                // Each run against the yardstick taken right after it: what else the machine does then weighs on both.
-                yardsticks.Length == 0 ? "" : Median(figure.Where(s => s.YardstickRate > 0).Select(s => s.Rate / s.YardstickRate!.Value)).ToString("0.00", CultureInfo.InvariantCulture),
+                Spread(rates, Number),
+                yardsticks.Length == 0 ? "" : $"{figure.Last().Yardstick}: {Spread(yardsticks, Number)}", // of logs that grow the last one's name, as it tells the largest
+                ratios.Length == 0 ? "" : Spread(ratios, r => r.ToString("0.00", CultureInfo.InvariantCulture)),
                 Milliseconds(figure.Select(s => s.P50Ms)),
                 $"{Milliseconds(figure.Select(s => s.P99Ms))}{(figure.Min(s => s.Timed) is { } times && times < FewTimes ? $" (of {times})" : "")}",
                 cpu == default ? "" : cpu.ToString(),
@@ -43,7 +52,7 @@ internal static class Table
             text.Append("| ").AppendJoin(" | ", cells).Append(" |\n");
         }
 
-        return text.ToString();
+        return text.Append(Explanation).ToString();
     }
 
     public static void WriteSamples(IReadOnlyList<Sample> samples, string folder)
@@ -59,11 +68,14 @@ internal static class Table
         File.WriteAllText(Path.Combine(folder, "samples.csv"), csv.ToString());
     }
 
-    private static double Median(IEnumerable<double> values)
+    /// <summary>The middle one of some values, or what lies between the two in the middle.</summary>
+    public static double Median(IEnumerable<double> values)
     {
         var sorted = values.Order().ToArray();
         return sorted.Length % 2 == 1 ? sorted[sorted.Length / 2] : (sorted[(sorted.Length / 2) - 1] + sorted[sorted.Length / 2]) / 2;
     }
+
+    private static string Spread(double[] values, Func<double, string> text) => $"{text(Median(values))} ({text(values.Min())} – {text(values.Max())})";
 
     private static string Number(double value) => value.ToString(value < 10 ? "0.##" : "#,0", CultureInfo.InvariantCulture).Replace(',', ' ');
 
