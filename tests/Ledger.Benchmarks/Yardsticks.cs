@@ -20,11 +20,13 @@ internal sealed partial class PgBench
         """;
 
     private const int ConnectionsASecond = 20;
+    private const int WarmUpSeconds = 1;
 
     private readonly Bench _bench;
     private readonly string _program;
     private readonly string _database;
     private readonly string _script;
+    private int _clients;
 
     private PgBench(Bench bench, string program, string database, string script) =>
         (_bench, _program, _database, _script) = (bench, program, database, script);
@@ -50,11 +52,27 @@ internal sealed partial class PgBench
         return new PgBench(bench, program, database, script);
     }
 
-    /// <summary>Commits a second.</summary>
+    /// <summary>Commits a second. For each number of clients the table begins empty and warms up once, as the service does.</summary>
     public async Task<double> Run(int clients)
     {
+        if (clients != _clients)
+        {
+            await using (var connected = _bench.Connect(_database))
+            {
+                await connected.Execute("truncate events; alter sequence positions restart");
+            }
+
+            await Run(clients, WarmUpSeconds);
+            _clients = clients;
+        }
+
+        return await Run(clients, _bench.Options.Seconds);
+    }
+
+    private async Task<double> Run(int clients, int measuredSeconds)
+    {
         var server = new NpgsqlConnectionStringBuilder(_bench.Cluster.ConnectionString);
-        var seconds = _bench.Options.Seconds + (clients / ConnectionsASecond); // its time includes connecting; its rate does not
+        var seconds = measuredSeconds + (clients / ConnectionsASecond); // its time includes connecting; its rate does not
         var start = new ProcessStartInfo(_program,
         [
             "-n", "-M", "prepared", "-c", $"{clients}", "-j", $"{Math.Min(clients, Environment.ProcessorCount)}", "-T", $"{seconds}",
