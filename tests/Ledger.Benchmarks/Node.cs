@@ -133,6 +133,27 @@ internal sealed class Node(string name, LedgerProcess process, NpgsqlDataSource 
         }
     }
 
+    /// <summary>Waits until a signed checkpoint covers the log up to a position; they come once a second at most.</summary>
+    public async Task WaitForCheckpoint(long position)
+    {
+        while (await Scalar<long>("select coalesce(max(size), 0) from log_checkpoint") < position)
+        {
+            if (await Scalar<string>("select coalesce(max(refusal), '') from log_state") is { Length: > 0 } refusal)
+            {
+                throw new BenchFailedException($"The log is not signed any more: {refusal}");
+            }
+
+            await Task.Delay(20);
+        }
+    }
+
+    /// <summary>Waits until there is nothing left to do for the events up to a position, which would weigh on what is measured next.</summary>
+    public async Task Settle(long position)
+    {
+        await WaitForViews(position);
+        await WaitForCheckpoint(position);
+    }
+
     /// <summary>Fails unless the log holds exactly the acknowledged joins after a position, each of another user.</summary>
     public Task Verify(long afterPosition, long acknowledged) => database.Verify(afterPosition, acknowledged);
 

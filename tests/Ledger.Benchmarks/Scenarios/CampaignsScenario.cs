@@ -61,7 +61,7 @@ internal static class CampaignsScenario
             })]);
         }
 
-        await node.WaitForViews(await node.Head());
+        await node.Settle(await node.Head());
     }
 
     /// <summary>An audience whose window is closed, so that nothing is sent meanwhile.</summary>
@@ -74,6 +74,7 @@ internal static class CampaignsScenario
         await Until(node, id, "running");
         var elapsed = Stopwatch.GetElapsedTime(started);
         measurement.EndLoad();
+        await node.Settle(await node.Head());
         var pinned = await node.Scalar<long>($"select recipients from campaigns where campaign_id = '{id}'");
         if (pinned != recipients)
         {
@@ -96,6 +97,7 @@ internal static class CampaignsScenario
         var id = await Plan(node, "some", null);
         await Until(node, id, "completed");
         measurement.EndLoad();
+        await node.Settle(await node.Head());
         var accepted = await gateway.Accepted();
         if (accepted != Messages)
         {

@@ -75,7 +75,7 @@ internal static class GrowthScenario
             await ImportScenario.Import(node.Process.Http, "BENCH", ImportScenario.Csv(NewUsers(Math.Min(Filling, left))));
         }
 
-        await node.WaitForViews(await node.Head());
+        await node.Settle(await node.Head());
         await node.Database.Execute("vacuum analyze");
         await node.Database.Execute("checkpoint");
         return node;
@@ -87,7 +87,7 @@ internal static class GrowthScenario
         var measurement = await Measurement.Begin(node);
         var load = await Load.Http(node.Process.Port, Connections, bench.Options.Duration, request);
         measurement.EndLoad();
-        await node.WaitForViews(head + load.Done);
+        await node.Settle(head + load.Done);
         await verify(head, load.Done);
         return (await measurement.Finish("", run, load.Rate, load.Done)).WithTimes(load);
     }

@@ -10,7 +10,7 @@ internal static class IdleScenario
     {
         await using var node = await bench.StartNode("idle");
         await node.CreateSegment("BENCH");
-        await node.WaitForViews(await node.Head());
+        await node.Settle(await node.Head());
         await Task.Delay(Settling);
         var measurement = await Measurement.Begin(node);
         var before = await Transactions();

@@ -41,6 +41,7 @@ internal static class ImportScenario
         measurement.EndLoad();
         await node.WaitForViews(head + lines);
         var (visible, cpu) = (Stopwatch.GetElapsedTime(started), measurement.CpuSoFar());
+        await node.WaitForCheckpoint(head + lines);
         if (receipt.Joined != lines)
         {
             throw new BenchFailedException($"Of {lines} new users {receipt.Joined} joined.");

@@ -19,7 +19,7 @@ internal static class IngestScenario
             await using var node = await bench.StartNode("ingest");
             var copy = await BareCopy.Prepare(bench);
             await GatewayServices.Register(node);
-            await node.WaitForViews(await node.Head());
+            await node.Settle(await node.Head());
             for (var run = 0; run <= bench.Options.Runs; run++)
             {
                 var body = GatewayCall.Lines(Until(DateTime.UtcNow, lines, TimeSpan.FromDays(1)));
@@ -36,6 +36,7 @@ internal static class IngestScenario
                 measurement.EndLoad();
                 await node.WaitForViews(head + lines);
                 var (visible, cpu) = (Stopwatch.GetElapsedTime(started), measurement.CpuSoFar());
+                await node.WaitForCheckpoint(head + lines);
                 await node.VerifyCalls(head, lines);
                 var sample = await measurement.Finish($"{figure}, until the receipt", run, lines / stored.TotalSeconds, lines);
                 var yardstick = await copy.Run(node.Database);

@@ -20,7 +20,7 @@ internal static class MixedScenario
         await ImportScenario.Import(node.Process.Http, "BENCH", ImportScenario.Csv(Enumerable.Range(0, Users).Select(n => UserIds.Of(n))));
         for (var run = 0; run <= bench.Options.Runs; run++)
         {
-            await node.WaitForViews(await node.Head());
+            await node.Settle(await node.Head());
             var head = await node.Head();
             var commands = 0L;
             var measurement = await Measurement.Begin(node);
@@ -37,7 +37,7 @@ internal static class MixedScenario
             });
             measurement.EndLoad();
             await node.Database.Verify(head, commands, newStreams: false);
-            await node.WaitForViews(head + commands);
+            await node.Settle(head + commands);
             var requests = await measurement.Finish($"requests: mixed, {Connections} connections", run, load.Rate, 0);
             var stored = await measurement.Finish($"commands: mixed, {Connections} connections", run, commands / load.Elapsed.TotalSeconds, commands);
             if (run > 0)

@@ -12,7 +12,7 @@ internal static class ProjectingScenario
         await node.CreateSegment("BENCH");
         for (var run = 0; run <= bench.Options.Runs; run++)
         {
-            await node.WaitForViews(await node.Head());
+            await node.Settle(await node.Head());
             await node.Database.Execute("update projections set state = 'paused'; notify ledger_views_asked");
             await Task.Delay(1_500); // longer than a heartbeat: the daemon has looked
             var head = await node.Head();
@@ -21,6 +21,7 @@ internal static class ProjectingScenario
             await ImportScenario.Import(node.Process.Http, "BENCH", body);
             var filled = Stopwatch.GetElapsedTime(filling);
             await node.Verify(head, lines);
+            await node.WaitForCheckpoint(head + lines);
 
             var measurement = await Measurement.Begin(node);
             var started = Stopwatch.GetTimestamp();

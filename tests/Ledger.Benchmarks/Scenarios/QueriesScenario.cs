@@ -21,7 +21,7 @@ internal static class QueriesScenario
             await ImportScenario.Import(node.Process.Http, $"SEGMENT_{i}", csv);
         }
 
-        await node.WaitForViews(await node.Head());
+        await node.Settle(await node.Head());
         await node.Database.Execute("vacuum analyze");
         await node.Database.Execute("checkpoint"); // what the fill left to be written would be written while readers are timed
         var before = DateTimeOffset.UtcNow;

@@ -30,7 +30,7 @@ internal static class RebuildScenario
         await using var node = await bench.StartNode("rebuild");
         await fill(node);
         var head = await node.Head();
-        await node.WaitForViews(head);
+        await node.Settle(head);
         var copy = await BareCopy.Prepare(bench);
         await using var here = LedgerHost.Build(new LedgerSettings(), bench.ConnectionTo(node.Name));
         foreach (var view in here.Services.GetRequiredService<IReadOnlyList<IProjection>>().OrderBy(v => v.Name, StringComparer.Ordinal))

@@ -17,7 +17,7 @@ internal static class SingleCommands
             var load = await Load.Http(node.Process.Port, connections, bench.Options.Duration, request);
             measurement.EndLoad();
             await verify(head, load.Done);
-            await node.WaitForViews(head + load.Done);
+            await node.Settle(head + load.Done);
             var sample = await measurement.Finish($"single {what}, {connections} connections", run, load.Rate, load.Done);
             if (run > 0)
             {

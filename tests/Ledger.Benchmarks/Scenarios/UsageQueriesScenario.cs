@@ -31,7 +31,7 @@ internal static class UsageQueriesScenario
         }
 
         await node.VerifyCalls(before, count);
-        await node.WaitForViews(before + count);
+        await node.Settle(before + count);
         await UsageSums.ExpectSame(node.Database);
         await node.Database.Execute("vacuum analyze");
         await node.Database.Execute("checkpoint"); // what the fill left to be written would be written while readers are timed
