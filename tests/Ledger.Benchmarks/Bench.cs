@@ -9,6 +9,9 @@ namespace Ledger.Benchmarks;
 /// <summary>What was asked for on the command line.</summary>
 internal sealed record BenchOptions(int Runs, int Seconds, int? Events, bool Large, string OutFolder)
 {
+    /// <summary>Cancelled when the program is told to end.</summary>
+    public CancellationToken Stopping { get; init; }
+
     public TimeSpan Duration => TimeSpan.FromSeconds(Seconds);
 
     /// <summary>The size that was asked for, or one of the scenario's two.</summary>
@@ -25,9 +28,12 @@ internal sealed class Bench : IAsyncDisposable
     public static readonly Dictionary<string, string> Settings = new() { ["shared_buffers"] = "1GB", ["max_connections"] = "400" };
 
     private const string Template = "template_ledger";
+    private const int MaxDeletions = 20;
     private readonly string _folder;
     private readonly List<Sample> _samples = [];
+    private readonly List<IAsyncDisposable> _tracked = [];
     private int _databases;
+    private bool _ended;
 
     private Bench(BenchOptions options, string folder, PrivateCluster cluster, string programs)
     {
@@ -47,24 +53,41 @@ internal sealed class Bench : IAsyncDisposable
     /// <summary>A folder that goes away at the end.</summary>
     public string Folder => _folder;
 
-    public static async Task<Bench> Start(BenchOptions options, CancellationToken cancellation)
+    public static async Task<Bench> Start(BenchOptions options)
     {
-        var binaries = await PostgresBinaries.FindOrInstallAsync(Console.Error.WriteLine, cancellation);
-        var folder = TempFolder();
+        var binaries = await PostgresBinaries.FindOrInstallAsync(Console.Error.WriteLine, options.Stopping);
         // LEDGER_BENCH_SETTINGS (name=value;…) is for looking closer, e.g. with pg_stat_statements; the table names what is set.
         foreach (var setting in (Environment.GetEnvironmentVariable("LEDGER_BENCH_SETTINGS") ?? "").Split(';', StringSplitOptions.RemoveEmptyEntries))
         {
             Settings[setting.Split('=', 2)[0]] = setting.Split('=', 2)[1];
         }
 
-        var cluster = await PrivateCluster.StartAsync(
-            new PrivateClusterOptions(folder) { Settings = Settings, Binaries = binaries }, Console.Error.WriteLine, cancellation);
-        var bench = new Bench(options, folder, cluster, binaries.Directory);
-        await bench.Execute($"create database {Template}");
-        await using var database = bench.Connect(Template);
-        await new SchemaMigrator(database, new Migrations(typeof(LedgerHost).Assembly), new EventStoreOptions(), NullLogger<SchemaMigrator>.Instance)
-            .Migrate(cancellation);
-        return bench;
+        var folder = TempFolder();
+        Bench? bench = null;
+        try
+        {
+            var cluster = await PrivateCluster.StartAsync(
+                new PrivateClusterOptions(folder) { Settings = Settings, Binaries = binaries }, Console.Error.WriteLine, options.Stopping);
+            bench = new Bench(options, folder, cluster, binaries.Directory);
+            await bench.Execute($"create database {Template}");
+            await using var database = bench.Connect(Template);
+            await new SchemaMigrator(database, new Migrations(typeof(LedgerHost).Assembly), new EventStoreOptions(), NullLogger<SchemaMigrator>.Instance)
+                .Migrate(options.Stopping);
+            return bench;
+        }
+        catch
+        {
+            if (bench is null)
+            {
+                Directory.Delete(folder, recursive: true);
+            }
+            else
+            {
+                await bench.DisposeAsync();
+            }
+
+            throw;
+        }
     }
 
     /// <summary>A folder that PostgreSQL's account may enter when this process is root.</summary>
@@ -96,25 +119,49 @@ internal sealed class Bench : IAsyncDisposable
     public async Task<Node> StartNode(string purpose, IReadOnlyDictionary<string, string>? environment = null)
     {
         var database = await CreateDatabase(purpose);
-        var process = await LedgerProcess.Start(new Dictionary<string, string>(environment ?? new Dictionary<string, string>()) { ["LEDGER_DB"] = ConnectionTo(database) });
+        var process = Track(() => LedgerProcess.Launch(
+            new Dictionary<string, string>(environment ?? new Dictionary<string, string>()) { ["LEDGER_DB"] = ConnectionTo(database) }));
+        await process.UntilItListens(Options.Stopping);
         return new Node(database, process, Connect(database), Cluster.ProcessId);
+    }
+
+    /// <summary>Starts a process that ends with the benchmark at the latest, however that comes about.</summary>
+    public T Track<T>(Func<T> start) where T : IAsyncDisposable
+    {
+        lock (_tracked)
+        {
+            ObjectDisposedException.ThrowIf(_ended, this); // an interrupted scenario may still be at work
+            var started = start();
+            _tracked.Add(started);
+            return started;
+        }
     }
 
     public void Add(Sample sample)
     {
-        _samples.Add(sample);
+        lock (_samples)
+        {
+            _samples.Add(sample);
+        }
+
         Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"  {sample.Figure}, run {sample.Run}: {sample.Rate:#,0.##}/s{(sample.YardstickRate is { } y ? $", yardstick {y:N0}/s" : "")}"
             + $"{(sample.P50Ms is { } p50 ? $", p50 {p50:0.00} ms, p99 {sample.P99Ms:0.00} ms" : "")}, CPU {sample.Cpu}"));
     }
 
-    /// <summary>Writes what there is so far, so that an interrupted run is not lost; at the end prints it, too.</summary>
+    /// <summary>Writes what there is so far, so that a killed run is not lost; at the end, also that of a failure, prints it, too.</summary>
     public void Report(bool final)
     {
+        Sample[] samples;
+        lock (_samples)
+        {
+            samples = [.. _samples];
+        }
+
         Directory.CreateDirectory(Options.OutFolder);
-        var text = $"{Machine.Describe(this)}\n{Table.Of(_samples)}";
+        var text = $"{Machine.Describe(this)}\n{Table.Of(samples)}";
         File.WriteAllText(Path.Combine(Options.OutFolder, "table.md"), text);
-        Table.WriteSamples(_samples, Options.OutFolder);
+        Table.WriteSamples(samples, Options.OutFolder);
         if (final)
         {
             Console.WriteLine(text);
@@ -124,9 +171,28 @@ internal sealed class Bench : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        IAsyncDisposable[] tracked;
+        lock (_tracked)
+        {
+            _ended = true;
+            tracked = [.. _tracked];
+        }
+
+        await Task.WhenAll(tracked.Select(process => process.DisposeAsync().AsTask()));
         NpgsqlConnection.ClearAllPools();
         await Cluster.DisposeAsync();
-        Directory.Delete(_folder, recursive: true);
+        for (var attempt = 1; ; attempt++)
+        {
+            try
+            {
+                Directory.Delete(_folder, recursive: true);
+                return;
+            }
+            catch (IOException) when (attempt < MaxDeletions)
+            {
+                await Task.Delay(100); // an interrupted scenario was writing a file into it
+            }
+        }
     }
 
     public string ConnectionTo(string database) =>

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Globalization;
 using System.Net.Http.Json;
+using System.Net.Sockets;
 using Ledger.EventStore;
 using Ledger.Hosting;
 using Npgsql;
@@ -12,7 +13,7 @@ namespace Ledger.Benchmarks;
 /// Steps against a real process on a private cluster of its own, which can be ended by <c>kill -9</c> and started again. Every
 /// step says PASS or FAIL.
 /// </summary>
-internal abstract class CrashSession : IAsyncDisposable
+internal abstract class CrashSession(CancellationToken stopping) : IAsyncDisposable
 {
     protected const int Connections = 64;
 
@@ -29,11 +30,13 @@ internal abstract class CrashSession : IAsyncDisposable
     public async Task<bool> Run()
     {
         Console.WriteLine("step                                                                      seconds");
+        // What waits for the service or for its database fails once they end.
+        using var interrupting = stopping.Register(() => _ledger?.Terminate());
         try
         {
             await RunSteps();
         }
-        catch (Exception exception) when (exception is BenchFailedException or HttpRequestException or NpgsqlException or IOException)
+        catch (Exception exception) when (exception is BenchFailedException or HttpRequestException or NpgsqlException or IOException or SocketException or OperationCanceledException)
         {
             Console.WriteLine($"FAIL  {exception.Message}");
             _passed = false;
@@ -48,7 +51,11 @@ internal abstract class CrashSession : IAsyncDisposable
         if (_ledger is not null)
         {
             await _ledger.DisposeAsync();
-            await Database.DisposeAsync();
+        }
+
+        if (_database is not null)
+        {
+            await _database.DisposeAsync();
         }
 
         Directory.Delete(_home, recursive: true);
@@ -58,6 +65,7 @@ internal abstract class CrashSession : IAsyncDisposable
 
     protected async Task Step(string name, Func<Task> run, TimeSpan? limit = null)
     {
+        stopping.ThrowIfCancellationRequested();
         var started = Stopwatch.GetTimestamp();
         string? failure = null;
         try
@@ -78,7 +86,8 @@ internal abstract class CrashSession : IAsyncDisposable
     /// <summary>Starts service and PostgreSQL on the session's folder, whatever state it is in.</summary>
     protected async Task Start()
     {
-        _ledger = await LedgerProcess.Start(new Dictionary<string, string> { ["LEDGER_HOME"] = _home, ["LEDGER_SWEEP_SECONDS"] = "1", ["LEDGER_DB"] = "" });
+        _ledger = LedgerProcess.Launch(new Dictionary<string, string> { ["LEDGER_HOME"] = _home, ["LEDGER_SWEEP_SECONDS"] = "1", ["LEDGER_DB"] = "" });
+        await _ledger.UntilItListens(stopping);
         var connection = await PrivateCluster.FindRunningAsync(new PrivateClusterOptions(_home), default);
         _database = EventStoreDatabase.Connect(connection!, new EventStoreOptions(), "session", 4);
     }
@@ -116,7 +125,7 @@ internal abstract class CrashSession : IAsyncDisposable
             {
                 await send(connection, item);
             }
-            catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException)
+            catch (Exception exception) when (exception is IOException or SocketException)
             {
                 return false; // the service is gone
             }
@@ -223,7 +232,7 @@ internal abstract class CrashSession : IAsyncDisposable
         await Kill("-9", [postmaster, .. CpuTimes.ProcessesUnder(postmaster), _ledger.Id]);
         await _ledger.DisposeAsync();
         await Database.DisposeAsync();
-        _ledger = null;
+        (_ledger, _database) = (null, null);
     }
 
     private static async Task Kill(string signal, IEnumerable<int> processes)

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net.Http.Json;
 using System.Text;
+using Ledger.Hosting;
 using Npgsql;
 
 namespace Ledger.Benchmarks;
@@ -8,17 +9,31 @@ namespace Ledger.Benchmarks;
 /// <summary>A process <c>Ledger up</c>, and where it listens.</summary>
 internal sealed class LedgerProcess : IAsyncDisposable
 {
+    /// <summary>How long it may take until it listens: as long as PostgreSQL's own start, which may have to recover, and some more.</summary>
+    public static readonly TimeSpan StartTimeout = PrivateCluster.StartTimeout + TimeSpan.FromMinutes(1);
+
+    /// <summary>How long it may take to stop before it is killed; longer than what a stopping node waits for.</summary>
+    public static readonly TimeSpan StopTimeout = TimeSpan.FromSeconds(40);
+
     private readonly Process _process;
     private readonly StringBuilder _output = new();
     private readonly TaskCompletionSource _listening = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Lazy<Task> _stop;
+    private volatile bool _hasExited;
 
-    private LedgerProcess(Process process) => _process = process;
+    private LedgerProcess(Process process)
+    {
+        _process = process;
+        _stop = new Lazy<Task>(Stop);
+    }
 
-    public int Id => _process.Id;
+    public int Id { get; private set; }
 
     public int Port { get; private set; }
 
-    public HttpClient Http { get; private set; } = null!;
+    public bool HasExited => _hasExited;
+
+    public HttpClient Http { get; } = new() { Timeout = Timeout.InfiniteTimeSpan };
 
     /// <summary>Where the private cluster keeps its data.</summary>
     public string DataFolder { get; private set; } = "";
@@ -34,7 +49,8 @@ internal sealed class LedgerProcess : IAsyncDisposable
         }
     }
 
-    public static async Task<LedgerProcess> Start(IReadOnlyDictionary<string, string> environment)
+    /// <summary>Starts it; it can be used once <see cref="UntilItListens"/> is over.</summary>
+    public static LedgerProcess Launch(IReadOnlyDictionary<string, string> environment)
     {
         var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "Ledger.dll"), "up"])
         {
@@ -49,22 +65,60 @@ internal sealed class LedgerProcess : IAsyncDisposable
         var ledger = new LedgerProcess(new Process { StartInfo = start, EnableRaisingEvents = true });
         ledger._process.OutputDataReceived += (_, line) => ledger.Note(line.Data);
         ledger._process.ErrorDataReceived += (_, line) => ledger.Note(line.Data);
-        ledger._process.Exited += (_, _) => ledger._listening.TrySetException(new BenchFailedException($"Ledger did not start: {ledger.Output}"));
+        ledger._process.Exited += (_, _) =>
+        {
+            ledger._hasExited = true;
+            ledger._listening.TrySetException(new BenchFailedException($"Ledger did not start: {ledger.Output}"));
+        };
         ledger._process.Start();
+        ledger.Id = ledger._process.Id;
         ledger._process.BeginOutputReadLine();
         ledger._process.BeginErrorReadLine();
-        await ledger._listening.Task;
-        ledger.Http = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{ledger.Port}"), Timeout = Timeout.InfiniteTimeSpan };
         return ledger;
     }
 
-    public async ValueTask DisposeAsync()
+    /// <summary>Waits until it listens; fails when it ends before, or takes too long.</summary>
+    public async Task UntilItListens(CancellationToken cancellation)
+    {
+        try
+        {
+            await _listening.Task.WaitAsync(StartTimeout, cancellation);
+        }
+        catch (TimeoutException)
+        {
+            throw new BenchFailedException($"Ledger did not start within {StartTimeout.TotalMinutes} minutes: {Output}");
+        }
+
+        Http.BaseAddress = new Uri($"http://127.0.0.1:{Port}");
+    }
+
+    /// <summary>Asks it to stop, and does not wait until it has.</summary>
+    public void Terminate()
+    {
+        if (!_hasExited)
+        {
+            using var kill = Process.Start("kill", ["-TERM", $"{Id}"]);
+        }
+    }
+
+    /// <summary>Stops it. Whoever comes second waits for the same end.</summary>
+    public ValueTask DisposeAsync() => new(_stop.Value);
+
+    private async Task Stop()
     {
         Http.Dispose();
         if (!_process.HasExited)
         {
-            using var stop = Process.Start("kill", ["-TERM", $"{Id}"]);
-            await _process.WaitForExitAsync();
+            Terminate();
+            try
+            {
+                await _process.WaitForExitAsync().WaitAsync(StopTimeout);
+            }
+            catch (TimeoutException)
+            {
+                _process.Kill();
+                await _process.WaitForExitAsync();
+            }
         }
 
         _process.Dispose();
@@ -129,6 +183,7 @@ internal sealed class Node(string name, LedgerProcess process, NpgsqlDataSource 
     {
         while (await Scalar<long>("select coalesce(min(last_seq_id), 0) from mt_event_progression") < position)
         {
+            ExpectRunning();
             await Task.Delay(5);
         }
     }
@@ -143,6 +198,7 @@ internal sealed class Node(string name, LedgerProcess process, NpgsqlDataSource 
                 throw new BenchFailedException($"The log is not signed any more: {refusal}");
             }
 
+            ExpectRunning();
             await Task.Delay(20);
         }
     }
@@ -165,6 +221,15 @@ internal sealed class Node(string name, LedgerProcess process, NpgsqlDataSource 
         if (calls != acknowledged)
         {
             throw new BenchFailedException($"{acknowledged} calls were acknowledged after position {afterPosition}, but {calls} are stored.");
+        }
+    }
+
+    /// <summary>Fails when the process has ended: then nothing comes that is waited for.</summary>
+    public void ExpectRunning()
+    {
+        if (process.HasExited)
+        {
+            throw new BenchFailedException($"Ledger has ended: {process.Output}");
         }
     }
 

@@ -64,7 +64,10 @@ root.SetAction(async (parsed, cancellation) =>
     var named = parsed.GetValue(scenario) is { Length: > 0 } some ? some : [.. scenarios.Keys];
     var options = new BenchOptions(
         Math.Max(1, parsed.GetValue(runs)), Math.Max(1, parsed.GetValue(seconds)), parsed.GetValue(events), parsed.GetValue(large),
-        parsed.GetValue(folder) ?? Path.Combine(Environment.GetEnvironmentVariable("LEDGER_HOME") ?? ".ledger", "bench", $"{DateTime.UtcNow:yyyyMMdd-HHmmss}"));
+        parsed.GetValue(folder) ?? Path.Combine(Environment.GetEnvironmentVariable("LEDGER_HOME") ?? ".ledger", "bench", $"{DateTime.UtcNow:yyyyMMdd-HHmmss}"))
+    {
+        Stopping = cancellation,
+    };
     try
     {
         foreach (var name in named.Where(sessions.ContainsKey))
@@ -77,18 +80,29 @@ root.SetAction(async (parsed, cancellation) =>
 
         if (named.Any(scenarios.ContainsKey))
         {
-            await using var bench = await Bench.Start(options, cancellation);
-            foreach (var name in named.Where(scenarios.ContainsKey))
+            await using var bench = await Bench.Start(options);
+            try
             {
-                Console.Error.WriteLine($"— {name}: {scenarios[name].Summary}");
-                await scenarios[name].Run(bench);
-                bench.Report(final: false);
+                foreach (var name in named.Where(scenarios.ContainsKey))
+                {
+                    Console.Error.WriteLine($"— {name}: {scenarios[name].Summary}");
+                    // When it is interrupted, the scenario is left where it is: the end of all that it uses ends it, too.
+                    await scenarios[name].Run(bench).WaitAsync(cancellation);
+                    bench.Report(final: false);
+                }
             }
-
-            bench.Report(final: true);
+            finally
+            {
+                bench.Report(final: true);
+            }
         }
 
         return 0;
+    }
+    catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
+    {
+        Console.Error.WriteLine("INTERRUPTED");
+        return 1;
     }
     catch (BenchFailedException failure)
     {
@@ -96,4 +110,5 @@ root.SetAction(async (parsed, cancellation) =>
         return 1;
     }
 });
-return await root.Parse(args).InvokeAsync();
+// Longer than the processes that were started may take to stop, so that they are never left behind.
+return await root.Parse(args).InvokeAsync(new InvocationConfiguration { ProcessTerminationTimeout = TimeSpan.FromMinutes(2) });

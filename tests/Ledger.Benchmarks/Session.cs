@@ -23,7 +23,8 @@ internal sealed class Session : CrashSession
     private readonly int _imported;
     private readonly Join[] _joins;
 
-    private Session(int imported)
+    private Session(int imported, CancellationToken stopping)
+        : base(stopping)
     {
         _imported = imported;
         _joins = [.. Enumerable.Range(0, Math.Max(Connections, imported / 10)).Select(n => new Join(UserIds.Numbered(imported + n), $"session-{n}"))];
@@ -38,7 +39,7 @@ internal sealed class Session : CrashSession
     /// <summary>Runs all steps; false when one of them failed.</summary>
     public static async Task<bool> Run(BenchOptions options)
     {
-        await using var session = new Session(options.Events ?? DefaultImport);
+        await using var session = new Session(options.Events ?? DefaultImport, options.Stopping);
         return await session.Run();
     }
 

@@ -30,7 +30,8 @@ internal sealed class UsageSession : CrashSession
     private readonly CallList[] _lists;
     private long _before; // the position before the first call
 
-    private UsageSession(int count)
+    private UsageSession(int count, CancellationToken stopping)
+        : base(stopping)
     {
         _count = count;
         _end = new DateTime(DateTime.UtcNow.Ticks / TimeSpan.TicksPerSecond * TimeSpan.TicksPerSecond, DateTimeKind.Utc);
@@ -53,7 +54,7 @@ internal sealed class UsageSession : CrashSession
     /// <summary>Runs all steps; false when one of them failed.</summary>
     public static async Task<bool> Run(BenchOptions options)
     {
-        await using var session = new UsageSession(Math.Max(2 * Connections * NewOfList, options.Events ?? DefaultCalls));
+        await using var session = new UsageSession(Math.Max(2 * Connections * NewOfList, options.Events ?? DefaultCalls), options.Stopping);
         return await session.Run();
     }
 

@@ -23,7 +23,7 @@ internal static class CampaignsScenario
     public static async Task Run(Bench bench)
     {
         var recipients = bench.Options.Events ?? DefaultRecipients;
-        await using var gateway = await DemoGateway.Start();
+        await using var gateway = await DemoGateway.Start(bench);
         await using var node = await bench.StartNode(
             "campaigns", new Dictionary<string, string> { ["LEDGER_GATEWAY_URL"] = gateway.Address, ["LEDGER_GATEWAY_TOKEN"] = DemoGateway.Token });
         await node.CreateSegment("all");
@@ -136,29 +136,31 @@ internal static class CampaignsScenario
                 throw new BenchFailedException($"The campaign is {now}.");
             }
 
+            node.ExpectRunning();
             await Task.Delay(20);
         }
     }
 
     /// <summary>The gateway of tests, as a process.</summary>
-    private sealed class DemoGateway(Process process, string address) : IAsyncDisposable
+    private sealed class DemoGateway(Process process) : IAsyncDisposable
     {
         public const string Token = "bench";
 
-        private readonly HttpClient _http = new() { BaseAddress = new Uri(address) };
+        private static readonly TimeSpan StartTimeout = TimeSpan.FromSeconds(30);
 
-        public string Address => address;
+        private readonly HttpClient _http = new();
+        private int _stopped;
 
-        public static async Task<DemoGateway> Start()
+        public string Address { get; private set; } = "";
+
+        public static async Task<DemoGateway> Start(Bench bench)
         {
             const string Listens = "Gateway listens on ";
             var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "Ledger.Gateway.dll"), "--urls", "http://127.0.0.1:0"]) { RedirectStandardOutput = true };
             start.Environment["GATEWAY_TOKEN"] = Token;
-            var process = Process.Start(start)!;
-            var line = await process.StandardOutput.ReadLineAsync();
-            return line?.StartsWith(Listens, StringComparison.Ordinal) == true
-                ? new DemoGateway(process, line[Listens.Length..])
-                : throw new BenchFailedException($"The gateway did not start: {line}");
+            var gateway = bench.Track(() => new DemoGateway(Process.Start(start)!));
+            await gateway.UntilItListens(Listens, bench.Options.Stopping);
+            return gateway;
         }
 
         /// <summary>Lets it forget what it received, and take so long from now on.</summary>
@@ -173,10 +175,29 @@ internal static class CampaignsScenario
 
         public async ValueTask DisposeAsync()
         {
-            _http.Dispose();
-            process.Kill();
-            await process.WaitForExitAsync();
-            process.Dispose();
+            if (Interlocked.Exchange(ref _stopped, 1) == 0)
+            {
+                _http.Dispose();
+                process.Kill();
+                await process.WaitForExitAsync();
+                process.Dispose();
+            }
+        }
+
+        private async Task UntilItListens(string says, CancellationToken cancellation)
+        {
+            string? line;
+            try
+            {
+                line = await process.StandardOutput.ReadLineAsync(CancellationToken.None).AsTask().WaitAsync(StartTimeout, cancellation);
+            }
+            catch (TimeoutException)
+            {
+                line = $"it said nothing for {StartTimeout.TotalSeconds} s";
+            }
+
+            Address = line?.StartsWith(says, StringComparison.Ordinal) == true ? line[says.Length..] : throw new BenchFailedException($"The gateway did not start: {line}");
+            _http.BaseAddress = new Uri(Address);
         }
     }
 }

@@ -70,6 +70,7 @@ internal static class RebuildScenario
                 throw new BenchFailedException(await node.Scalar<string>($"select rebuild_error from projections where name = '{view}'"));
             }
 
+            node.ExpectRunning();
             await Task.Delay(20); // more often it would take from what it measures
         }
     }
