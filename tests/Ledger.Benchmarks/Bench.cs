@@ -34,6 +34,7 @@ internal sealed class Bench : IAsyncDisposable
     private readonly List<IAsyncDisposable> _tracked = [];
     private int _databases;
     private bool _ended;
+    private string _machine = "";
 
     private Bench(BenchOptions options, string folder, PrivateCluster cluster, string programs)
     {
@@ -69,6 +70,8 @@ internal sealed class Bench : IAsyncDisposable
             var cluster = await PrivateCluster.StartAsync(
                 new PrivateClusterOptions(folder) { Settings = Settings, Binaries = binaries }, Console.Error.WriteLine, options.Stopping);
             bench = new Bench(options, folder, cluster, binaries.Directory);
+            Machine.ExpectDisk(cluster.DataDirectory);
+            bench._machine = Machine.Describe(bench);
             await bench.Execute($"create database {Template}");
             await using var database = bench.Connect(Template);
             await new SchemaMigrator(database, new Migrations(typeof(LedgerHost).Assembly), new EventStoreOptions(), NullLogger<SchemaMigrator>.Instance)
@@ -159,7 +162,7 @@ internal sealed class Bench : IAsyncDisposable
         }
 
         Directory.CreateDirectory(Options.OutFolder);
-        var text = $"{Machine.Describe(this)}\n{Table.Of(samples)}";
+        var text = $"{Machine.Now(Options)}{_machine}\n{Table.Of(samples)}";
         File.WriteAllText(Path.Combine(Options.OutFolder, "table.md"), text);
         Table.WriteSamples(samples, Options.OutFolder);
         if (final)
