@@ -36,6 +36,40 @@ internal static class Load
         return Result(latencies.SelectMany(l => l), Stopwatch.GetElapsedTime(started));
     }
 
+    /// <summary>
+    /// Runs loops side by side that take turns at a rate. Each step is due at an instant of its own; none is left out, however late it
+    /// is, and by how much it was late is part of its time: who comes at that instant waits for those before. A step made by
+    /// <paramref name="make"/> answers the ticks that it took itself.
+    /// </summary>
+    public static async Task<LoadResult> Paced(int callers, double rate, TimeSpan duration, Func<int, Task<Func<Task<long>>>> make)
+    {
+        var steps = new Func<Task<long>>[callers];
+        for (var i = 0; i < callers; i++)
+        {
+            steps[i] = await make(i);
+        }
+
+        var started = Stopwatch.GetTimestamp();
+        var latencies = await Task.WhenAll(steps.Select((step, index) => Task.Run(async () =>
+        {
+            var ticks = new List<long>();
+            for (var turn = index; turn / rate < duration.TotalSeconds; turn += callers)
+            {
+                var due = started + (long)(turn / rate * Stopwatch.Frequency);
+                if (Stopwatch.GetElapsedTime(Stopwatch.GetTimestamp(), due) is { TotalMilliseconds: > 1 } wait)
+                {
+                    await Task.Delay(wait);
+                }
+
+                var late = Math.Max(0, Stopwatch.GetTimestamp() - due);
+                ticks.Add(late + await step());
+            }
+
+            return ticks;
+        })));
+        return Result(latencies.SelectMany(l => l), Stopwatch.GetElapsedTime(started));
+    }
+
     public static LoadResult Result(IEnumerable<long> ticks, TimeSpan elapsed)
     {
         var sorted = ticks.Order().ToArray();
@@ -46,23 +80,41 @@ internal static class Load
     }
 
     /// <summary>Requests over connections of their own; an answer other than 200 fails the run.</summary>
-    public static async Task<LoadResult> Http(int port, int connections, TimeSpan duration, Func<ReadOnlyMemory<byte>> request)
+    public static Task<LoadResult> Http(int port, int connections, TimeSpan duration, Func<ReadOnlyMemory<byte>> request) => OverConnections<Func<Task>>(
+        port, connection => () => SendOne(connection, request), make => Run(connections, duration, make));
+
+    /// <summary>The same at a rate.</summary>
+    public static Task<LoadResult> PacedHttp(int port, int connections, double rate, TimeSpan duration, Func<ReadOnlyMemory<byte>> request) => PacedHttp(
+        port, connections, rate, duration, async connection =>
+        {
+            var before = Stopwatch.GetTimestamp();
+            await SendOne(connection, request);
+            return Stopwatch.GetTimestamp() - before;
+        });
+
+    /// <summary>Steps of several requests over connections of their own at a rate; each answers the ticks that are to count.</summary>
+    public static Task<LoadResult> PacedHttp(int port, int connections, double rate, TimeSpan duration, Func<HttpConnection, Task<long>> step) =>
+        OverConnections<Func<Task<long>>>(port, connection => () => step(connection), make => Paced(connections, rate, duration, make));
+
+    private static async Task SendOne(HttpConnection connection, Func<ReadOnlyMemory<byte>> request)
+    {
+        var answer = await connection.Send(request());
+        if (answer.Status != 200)
+        {
+            throw new BenchFailedException($"{answer.Status} {answer.Text}");
+        }
+    }
+
+    private static async Task<LoadResult> OverConnections<TStep>(int port, Func<HttpConnection, TStep> stepOf, Func<Func<int, Task<TStep>>, Task<LoadResult>> run)
     {
         var open = new List<HttpConnection>();
         try
         {
-            return await Run(connections, duration, async _ =>
+            return await run(async _ =>
             {
                 var connection = await HttpConnection.Connect(port);
                 open.Add(connection);
-                return async () =>
-                {
-                    var answer = await connection.Send(request());
-                    if (answer.Status != 200)
-                    {
-                        throw new BenchFailedException($"{answer.Status} {answer.Text}");
-                    }
-                };
+                return stepOf(connection);
             });
         }
         finally

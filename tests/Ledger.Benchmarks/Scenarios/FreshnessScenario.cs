@@ -4,84 +4,92 @@ namespace Ledger.Benchmarks;
 
 /// <summary>
 /// From the answer of a command to the answer of a query that must show it (Ledger-Min-Position), both over HTTP, while other
-/// clients join at half the rate that they reach when nothing holds them back.
+/// clients send such commands at half the rate that they reach when nothing holds them back.
 /// </summary>
 internal static class FreshnessScenario
 {
     private const int Connections = 16;
-    private const int ProbesPerSecond = 50;
+    private const int LeastFullRuns = 3;
+    private const double ProbesPerSecond = 50;
+
+    /// <summary>So many that a probe is not late because the one before it on its connection takes its time.</summary>
+    private const int ProbeConnections = 10;
 
     public static async Task Run(Bench bench)
     {
         await using var node = await bench.StartNode("freshness");
         await node.CreateSegment("BENCH");
-        await Load.Http(node.Process.Port, Connections, bench.Options.Duration, JoinsScenario.JoinOfNewUser);
-        var full = await Load.Http(node.Process.Port, Connections, bench.Options.Duration, JoinsScenario.JoinOfNewUser);
-        await node.WaitForViews(await node.Head());
+        await GatewayServices.Register(node);
+        await node.Settle(await node.Head());
+        await Figure(bench, node, $"commit to visible, under half load ({Connections} connections)", JoinsScenario.JoinOfNewUser, ProbeJoin, node.Verify);
+        await Figure(bench, node, $"commit to visible in usage totals, under half load of calls ({Connections} connections)", CallsScenario.NewCall, ProbeCall, node.VerifyCalls);
+    }
+
+    private static async Task Figure(
+        Bench bench, Node node, string figure, Func<ReadOnlyMemory<byte>> request, Func<HttpConnection, Task<long>> probe, Func<long, long, Task> verify)
+    {
+        var half = await FullRate(bench, node, request, verify) / 2;
         for (var run = 0; run <= bench.Options.Runs; run++)
         {
             var head = await node.Head();
             var measurement = await Measurement.Begin(node);
-            var probing = Probe(node, bench.Options.Duration);
-            var load = await Paced(node, full.Rate / 2, bench.Options.Duration);
+            var probing = Load.PacedHttp(node.Process.Port, ProbeConnections, ProbesPerSecond, bench.Options.Duration, probe);
+            var load = await Load.PacedHttp(node.Process.Port, Connections, half, bench.Options.Duration, request);
             var probes = await probing;
             measurement.EndLoad();
-            await node.Verify(head, load + probes.Done);
+            await node.Settle(head + load.Done + probes.Done);
+            await verify(head, load.Done + probes.Done);
             if (run > 0)
             {
-                var sample = await measurement.Finish($"commit to visible, under half load ({Connections} connections)", run, load / bench.Options.Duration.TotalSeconds, 0);
-                bench.Add(sample.WithTimes(probes));
+                var sample = await measurement.Finish(figure, run, load.Rate, 0);
+                bench.Add(sample.WithTimes(probes) with { Yardstick = "half of what as many connections reach", YardstickRate = half });
             }
         }
     }
 
-    /// <summary>Joins, and then asks for the user's segments as of the join: the time of the second request is the sample.</summary>
-    private static async Task<LoadResult> Probe(Node node, TimeSpan duration)
+    /// <summary>What the connections reach on a node that has warmed up.</summary>
+    private static async Task<double> FullRate(Bench bench, Node node, Func<ReadOnlyMemory<byte>> request, Func<long, long, Task> verify)
     {
-        using var connection = await HttpConnection.Connect(node.Process.Port);
-        using var pace = new PeriodicTimer(TimeSpan.FromSeconds(1.0 / ProbesPerSecond));
-        var ticks = new List<long>();
-        var started = Stopwatch.GetTimestamp();
-        while (Stopwatch.GetElapsedTime(started) < duration)
+        var rates = new List<double>();
+        for (var run = 0; run <= Math.Max(LeastFullRuns, bench.Options.Runs); run++)
         {
-            var user = UserIds.New();
-            var joined = await connection.Send(HttpConnection.Request("PUT", $"/v1/users/{user}/segments/BENCH", "{}"));
-            var asked = Stopwatch.GetTimestamp();
-            var seen = await connection.Send(HttpConnection.Request("GET", $"/v1/users/{user}/segments", null, ("Ledger-Min-Position", $"{joined.Position}")));
-            ticks.Add(Stopwatch.GetTimestamp() - asked);
-            if (joined.Status != 200 || seen.Status != 200 || !seen.Text.Contains("\"BENCH\"", StringComparison.Ordinal))
+            var head = await node.Head();
+            var load = await Load.Http(node.Process.Port, Connections, bench.Options.Duration, request);
+            await node.Settle(head + load.Done);
+            await verify(head, load.Done);
+            if (run > 0)
             {
-                throw new BenchFailedException($"A join ({joined.Status}) did not show: {seen.Status} {seen.Text}");
+                rates.Add(load.Rate);
             }
-
-            await pace.WaitForNextTickAsync();
         }
 
-        return Load.Result(ticks, Stopwatch.GetElapsedTime(started));
+        return Table.Median(rates);
     }
 
-    /// <summary>Joins at a rate, each connection at its share of it; returns how many.</summary>
-    private static async Task<long> Paced(Node node, double rate, TimeSpan duration)
+    /// <summary>Joins, and then asks for the user's segments as of the join.</summary>
+    private static async Task<long> ProbeJoin(HttpConnection connection)
     {
-        var period = TimeSpan.FromSeconds(Connections / rate);
-        var started = Stopwatch.GetTimestamp();
-        var counts = await Task.WhenAll(Enumerable.Range(0, Connections).Select(async index =>
-        {
-            using var connection = await HttpConnection.Connect(node.Process.Port);
-            var count = 0L;
-            for (var due = period * index / Connections; due < duration; due += period)
-            {
-                if (due - Stopwatch.GetElapsedTime(started) is { TotalMilliseconds: > 1 } wait)
-                {
-                    await Task.Delay(wait);
-                }
+        var user = UserIds.New();
+        var joined = await connection.Send(HttpConnection.Request("PUT", $"/v1/users/{user}/segments/BENCH", "{}"));
+        return await Seen(connection, joined, $"/v1/users/{user}/segments", "\"BENCH\"");
+    }
 
-                var answer = await connection.Send(JoinsScenario.JoinOfNewUser());
-                count += answer.Status == 200 ? 1 : throw new BenchFailedException(answer.Text);
-            }
+    /// <summary>Reports the only call of a user, and then asks for the totals of the user as of the call.</summary>
+    private static async Task<long> ProbeCall(HttpConnection connection)
+    {
+        var call = GatewayCall.Of(GatewayCall.NewNumber(), DateTime.UtcNow) with { UserId = UserIds.New() };
+        var recorded = await connection.Send(HttpConnection.Request("POST", "/v1/usage", GatewayCall.Json([call])));
+        return await Seen(connection, recorded, $"/v1/usage/totals?user={call.UserId}", "\"calls\":1,");
+    }
 
-            return count;
-        }));
-        return counts.Sum();
+    /// <summary>The ticks until a query of a command's position has been answered; fails unless the answer shows the command.</summary>
+    private static async Task<long> Seen(HttpConnection connection, HttpAnswer command, string path, string shows)
+    {
+        var asked = Stopwatch.GetTimestamp();
+        var seen = await connection.Send(HttpConnection.Request("GET", path, null, ("Ledger-Min-Position", $"{command.Position}")));
+        var ticks = Stopwatch.GetTimestamp() - asked;
+        return command.Status == 200 && seen.Status == 200 && seen.Text.Contains(shows, StringComparison.Ordinal)
+            ? ticks
+            : throw new BenchFailedException($"A command ({command.Status}) did not show: {seen.Status} {seen.Text}");
     }
 }
