@@ -114,6 +114,16 @@ internal sealed class Bench : IAsyncDisposable
         return name;
     }
 
+    /// <summary>Drops databases that nobody uses any more.</summary>
+    public async Task Drop(IEnumerable<string> databases)
+    {
+        NpgsqlConnection.ClearAllPools();
+        foreach (var name in databases)
+        {
+            await Execute($"drop database {name} with (force)");
+        }
+    }
+
     /// <summary>Connections to a database, as Ledger itself makes them.</summary>
     public NpgsqlDataSource Connect(string database, int poolSize = 8) =>
         EventStoreDatabase.Connect(ConnectionTo(database), new EventStoreOptions(), "bench", poolSize);
@@ -205,7 +215,7 @@ internal sealed class Bench : IAsyncDisposable
     {
         await using var connection = new NpgsqlConnection(Cluster.ConnectionString);
         await connection.OpenAsync();
-        await using var command = new NpgsqlCommand(sql, connection);
+        await using var command = new NpgsqlCommand(sql, connection) { CommandTimeout = 0 };
         await command.ExecuteNonQueryAsync();
     }
 }

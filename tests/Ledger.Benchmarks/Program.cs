@@ -10,11 +10,12 @@ var scenarios = new Dictionary<string, (string Summary, Func<Bench, Task> Run)>
     ["hot"] = ("16 writers of one stream in process, no conditions", AppendScenario.RunHotStream),
     ["projecting"] = ("all views catch up with a log that was filled while they were off", ProjectingScenario.Run),
     ["rebuild"] = ("each view folded anew from the first event", RebuildScenario.Run),
-    ["freshness"] = ("from the answer of a command to its effect in a query, under half load", FreshnessScenario.Run),
+    ["freshness"] = ("from the answer of a join, and of a call, to its effect in a query, under half load", FreshnessScenario.Run),
     ["calls"] = ("single calls of AI services over HTTP at 1, 16, 64 and 256 connections", CallsScenario.Run),
     ["mixed"] = ("four calls in five requests, joins, and reads, over 64 connections", MixedScenario.Run),
     ["ingest"] = ("one stream of calls as lines of JSON, plain and gzip", IngestScenario.Run),
-    ["growth"] = ("joins, calls and imports on a large log, in turn with a small one", GrowthScenario.Run),
+    ["growth"] = ("joins, calls and imports on a large log of calls and joins, in turn with a small one", GrowthScenario.Run),
+    ["growth-users"] = ("the same on logs of joins of new users only", GrowthScenario.RunUsers),
     ["campaigns"] = ("recording an audience; messages through a gateway that answers at once, and with 100 ms", CampaignsScenario.Run),
     ["queries"] = ("one user's segments, counts, members page, over HTTP and in the database", QueriesScenario.Run),
     ["usage-queries"] = ("lists of calls, one call, totals, over HTTP and in the database", UsageQueriesScenario.Run),
@@ -36,7 +37,7 @@ var runs = new Option<int>("--runs") { Description = "Measured runs of each figu
 var seconds = new Option<int>("--seconds") { Description = "How long a run of a figure lasts that has no end of its own.", DefaultValueFactory = _ => 5 };
 var events = new Option<int?>("--events")
 {
-    Description = "Size of what has a size: lines of an import and events to project (200 000), events of the large log (10 000 000; large 100 000 000), memberships to query (10 000 000; large 50 000 000), imported ids of the session (1 000 000), lines of an ingest (500 000), recipients of a campaign (100 000), calls to query (10 000 000; large 100 000 000), calls of the usage session (2 000 000).",
+    Description = "Size of what has a size: lines of an import and events to project (200 000), events of a large log (10 000 000; large 100 000 000), memberships to query (10 000 000; large 50 000 000), imported ids of the session (1 000 000), lines of an ingest (500 000), recipients of a campaign (100 000), calls to query (10 000 000; large 100 000 000), calls of the usage session (2 000 000).",
 };
 var large = new Option<bool>("--large") { Description = "The large sizes, which take hours and some 200 GB of disk." };
 var folder = new Option<string?>("--out") { Description = "Where table and samples are written; .ledger/bench/<time> unless given." };
