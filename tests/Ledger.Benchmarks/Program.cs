@@ -49,7 +49,7 @@ var root = new RootCommand(
      Each scenario runs a node as a process of its own on a private PostgreSQL with durable settings, puts load on it over
      sockets, and beside each run takes a yardstick with as many clients: bare COPY of the same rows into the same tables, or
      pgbench committing single rows. Every event that was acknowledged is counted in the database afterwards; one too few or too
-     many fails the run. Ratios to the yardstick are what counts: rates depend on the machine.
+     many fails the run. Ratios to the yardstick are what counts, each the median of the runs' own: rates depend on the machine.
 
      {string.Join('\n', scenarios.Select(s => $"  {s.Key,-13} {s.Value.Summary}"))}
 
