@@ -123,7 +123,7 @@ public static class Json
             if (collection is IDictionary dictionary)
             {
                 foreach (DictionaryEntry entry in dictionary)
-                    if (entry.Value is null) throw new InvalidValueException($"may not hold null, as '{entry.Key}' is");
+                    if (entry.Value is null) throw new InvalidValueException($"may not hold null, as '{Validation.Shown($"{entry.Key}")}' is");
                 return;
             }
             var index = 0;

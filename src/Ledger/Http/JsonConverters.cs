@@ -83,7 +83,7 @@ internal sealed class StorableElementConverter : JsonConverter<JsonElement>
             HashSet<string> names = new(StringComparer.Ordinal);
             foreach (var property in element.EnumerateObject())
             {
-                if (!names.Add(property.Name)) throw new InvalidValueException($"has '{property.Name}' twice");
+                if (!names.Add(property.Name)) throw new InvalidValueException($"has '{Validation.Shown(property.Name)}' twice");
                 RefuseDuplicates(property.Value);
             }
         }

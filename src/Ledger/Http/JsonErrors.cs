@@ -93,19 +93,44 @@ public static partial class JsonErrors
     {
         var current = type is null ? null : options.GetTypeInfo(type);
         JsonTypeInfo? parent = null;
-        foreach (var step in Step().EnumerateMatches(path.AsSpan(1)))
+        for (var rest = path.AsSpan(1); !rest.IsEmpty;)
         {
             if (current is null) return (null, null);
             parent = current;
-            var name = path.Substring(1 + step.Index, step.Length).TrimStart('.');
-            if (name.StartsWith("['", StringComparison.Ordinal)) name = name[2..^2];
-            var next = parent.Kind == JsonTypeInfoKind.Object
-                ? parent.Properties.FirstOrDefault(p => p.Name == name)?.PropertyType
-                : parent.ElementType;
+            var name = TakeStep(ref rest);
+            var isObject = parent.Kind == JsonTypeInfoKind.Object;
+            var next = isObject ? parent.Properties.FirstOrDefault(p => p.Name == name)?.PropertyType : parent.ElementType;
+            if (next is null && isObject) return (null, parent); // whatever looks like further steps is of the unknown name
             if (next is { IsGenericType: true } && next.GetGenericTypeDefinition() == typeof(Patch<>)) next = next.GetGenericArguments()[0];
             current = next is null ? null : options.GetTypeInfo(next);
         }
         return (current, parent);
+    }
+
+    // The name or index that a path begins with. A name the caller made up stands in it as it is, so it is looked at once only, from its beginning to its end.
+    private static string TakeStep(ref ReadOnlySpan<char> rest)
+    {
+        string name;
+        int length;
+        if (rest.StartsWith("['", StringComparison.Ordinal))
+        {
+            length = 2;
+            int close;
+            do
+            {
+                close = rest[length..].IndexOf("']", StringComparison.Ordinal);
+                length = close < 0 ? rest.Length : length + close + 2;
+            }
+            while (length < rest.Length && rest[length] is not ('.' or '['));
+            name = rest[2..(close < 0 ? length : length - 2)].ToString();
+        }
+        else
+        {
+            length = rest[1..].IndexOfAny('.', '[') is >= 0 and var end ? 1 + end : rest.Length;
+            name = rest[1..length].ToString();
+        }
+        rest = rest[length..];
+        return name;
     }
 
     // The serializer names what is missing only in its message.
@@ -113,9 +138,6 @@ public static partial class JsonErrors
         message.IndexOf("missing required properties including", StringComparison.Ordinal) is >= 0 and var at
             ? [.. Quoted().Matches(message[at..]).Select(m => m.Groups[1].Value)]
             : [];
-
-    [GeneratedRegex(@"\.[^.\[]+|\['.*?'\]|\[\d+\]")]
-    private static partial Regex Step();
 
     [GeneratedRegex("'([^']+)'")]
     private static partial Regex Quoted();

@@ -29,7 +29,7 @@ internal static class KnownParameters
             if (!known.Contains(name))
             {
                 isUnknown = true;
-                errors.Add(Shown(name), $"is not a known parameter; {(known.Count == 0 ? "none is" : $"known are: {string.Join(", ", known.Order(StringComparer.Ordinal))}")}");
+                errors.Add(name, $"is not a known parameter; {(known.Count == 0 ? "none is" : $"known are: {string.Join(", ", known.Order(StringComparer.Ordinal))}")}");
             }
             else if (values.Count > 1)
             {
@@ -63,6 +63,4 @@ internal static class KnownParameters
                 && (parameter.HasTryParse || parameter.ParameterInfo.ParameterType == typeof(string))
                 && route.GetParameter(parameter.Name) is null);
     }
-
-    private static string Shown(string name) => name.Length <= Validation.MaxFieldChars ? name : $"{name[..Validation.MaxFieldChars]}…";
 }

@@ -23,6 +23,7 @@ public sealed class Validation
     public void Add(string field, string message)
     {
         _only = null;
+        field = Shown(field);
         if (_errors.TryGetValue(field, out var messages)) messages.Add(message);
         else if (_errors.Count < MaxFields) _errors[field] = [message];
     }
@@ -35,7 +36,7 @@ public sealed class Validation
         {
             foreach (var message in messages)
             {
-                var name = field == JsonErrors.Root ? (path.Length == 0 ? field : path.TrimEnd('.')) : path + field;
+                var name = Shown(field == JsonErrors.Root ? (path.Length == 0 ? field : path.TrimEnd('.')) : path + field);
                 if (_errors.TryGetValue(name, out var noted)) noted.Add(message);
                 else if (_errors.Count < MaxFields) _errors[name] = [message];
             }
@@ -61,8 +62,15 @@ public sealed class Validation
     }
 
     /// <summary>The rejection of one field.</summary>
-    public static Rejection Field(string field, string message, string code = "invalid-request") =>
-        new(code, Sentence(field, message)) { Errors = new Dictionary<string, string[]> { [field] = [message] } };
+    public static Rejection Field(string field, string message, string code = "invalid-request")
+    {
+        field = Shown(field);
+        return new(code, Sentence(field, message)) { Errors = new Dictionary<string, string[]> { [field] = [message] } };
+    }
+
+    /// <summary>A name as it is repeated to the caller: a long one as far as <see cref="MaxFieldChars"/> only, and never half a surrogate pair.</summary>
+    internal static string Shown(string name) =>
+        name.Length <= MaxFieldChars ? name : $"{name[..(char.IsHighSurrogate(name[MaxFieldChars - 1]) ? MaxFieldChars - 1 : MaxFieldChars)]}…";
 
     private static string Sentence(string field, string message) => $"{field} {message}.";
 }

@@ -72,7 +72,7 @@ public sealed class A_problem_over_grpc
     public void leaves_out_what_would_not_go_through()
     {
         var errors = new Validation();
-        errors.Add(new string('ä', 10_000), "is wrong");
+        errors.Add("description", new string('ä', 10_000));
         errors.Add("title", "is wrong");
 
         var status = GrpcProblems.Of(errors.Rejection!, Http);

@@ -62,6 +62,41 @@ public sealed class A_request(HttpApp app) : IClassFixture<HttpApp>
     }
 
     [Theory]
+    [InlineData("['")]
+    [InlineData("']")]
+    [InlineData("'][")]
+    [InlineData("a.")]
+    [InlineData("a")]
+    public async Task with_a_field_whose_name_is_a_megabyte_is_refused_at_once_naming_its_beginning(string repeated)
+    {
+        // With a line break at its end, which no pattern looks past unless it is told to.
+        const string before = "{\"name\":\"a\",\"", after = "\\n\":1}";
+        var name = string.Concat(Enumerable.Repeat(repeated, (Limits.MaxCommandBodyBytes - before.Length - after.Length) / repeated.Length));
+
+        var answering = app.PostAsync("/things", before + name + after);
+        var (status, problem) = await Problem(await answering.WaitAsync(TimeSpan.FromSeconds(20), TestContext.Current.CancellationToken));
+
+        Assert.Equal((HttpStatusCode.BadRequest, "unknown-field"), (status, problem.GetProperty("code").GetString()));
+        var field = Assert.Single(problem.GetProperty("errors").EnumerateObject()).Name;
+        Assert.Equal((Validation.MaxFieldChars + 1, '…'), (field.Length, field[^1]));
+        Assert.InRange(problem.GetRawText().Length, 1, 2_000);
+    }
+
+    [Fact]
+    public async Task with_a_long_name_that_is_given_twice_or_has_no_value_is_told_its_beginning()
+    {
+        var name = new string('n', 10_000);
+        foreach (var json in (string[])[$$$"""{"name":"a","free":{"{{{name}}}":1,"{{{name}}}":2}}""", $$$"""{"name":"a","tags":{"{{{name}}}":null}}""", $$$"""{"name":"a","tags":{"{{{name}}}":1}}"""])
+        {
+            var (status, problem) = await Problem(await app.PostAsync("/things", json));
+
+            Assert.Equal(HttpStatusCode.BadRequest, status);
+            Assert.Contains("nnn…", problem.GetProperty("detail").GetString(), StringComparison.Ordinal);
+            Assert.InRange(problem.GetRawText().Length, 1, 2_000);
+        }
+    }
+
+    [Theory]
     [InlineData("/at?at=yesterday&how-many=1", null, "at")]
     [InlineData("/at?at=2026-11-20T12:00:00&how-many=1", null, "at")]
     [InlineData("/at?how-many=many", null, "how-many")]
