@@ -15,7 +15,9 @@ public static class GrpcFace
         .AddSingleton(s =>
         {
             var (authenticator, rates) = (s.GetRequiredService<Authenticator>(), s.GetRequiredService<CallRates>());
-            var transport = new GrpcTransport(s.GetRequiredService<GrpcProblems>().Of, (http, needed) => Refuse(authenticator, rates, http, needed));
+            var transport = new GrpcTransport(
+                s.GetRequiredService<GrpcProblems>().Of, (http, needed) => Refuse(authenticator, rates, http, needed),
+                s.GetRequiredService<RequestsUnderWay>().Watch);
             s.GetRequiredService<UsageService>().AddTo(transport);
             s.GetRequiredService<HealthService>().AddTo(transport);
             return transport;

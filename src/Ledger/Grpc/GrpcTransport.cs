@@ -14,7 +14,10 @@ namespace Ledger.Grpc;
 /// </summary>
 /// <param name="statusOf">The status of what a method threw.</param>
 /// <param name="refuse">The status of a call that is not even looked at, for its caller or for what the method needs; null: go on.</param>
-public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statusOf, Func<HttpContext, Requirement, ValueTask<GrpcStatus?>> refuse)
+/// <param name="watch">Ends with the answering of a call, and sees to it that the call ends when its caller may no longer make it.</param>
+public sealed class GrpcTransport(
+    Func<Exception, HttpContext, GrpcStatus> statusOf, Func<HttpContext, Requirement, ValueTask<GrpcStatus?>> refuse,
+    Func<HttpContext, Requirement, Task, Task> watch)
 {
     /// <summary>The media type; behind it may stand <c>+proto</c>.</summary>
     public const string ContentType = "application/grpc";
@@ -115,7 +118,14 @@ public sealed class GrpcTransport(Func<Exception, HttpContext, GrpcStatus> statu
         http.Features.Get<IHttpMaxRequestBodySizeFeature>()!.MaxRequestBodySize = null; // the length of the message is what counts
         try
         {
-            return await refuse(http, method.Needed) ?? await method.Answer(http, deadline.Token);
+            if (await refuse(http, method.Needed) is { } refusal)
+            {
+                return refusal;
+            }
+
+            var answering = method.Answer(http, deadline.Token);
+            await watch(http, method.Needed, answering);
+            return await answering;
         }
         catch (UnreadableMessageException unreadable)
         {

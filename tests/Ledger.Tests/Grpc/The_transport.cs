@@ -8,6 +8,7 @@ using Google.Protobuf;
 using Google.Protobuf.Reflection;
 using Ledger.Grpc;
 using Ledger.Grpc.Health;
+using Ledger.Tests.Keys;
 using Ledger.Usage;
 using Microsoft.Extensions.DependencyInjection;
 using Proto = Ledger.Grpc.V1;
@@ -19,7 +20,7 @@ public sealed class The_transport(GrpcNode node) : IClassFixture<GrpcNode>, IDis
 {
     private const string RecordCall = "/ledger.v1.UsageService/RecordCall", Check = "/grpc.health.v1.Health/Check";
 
-    private const int Ok = 0, InvalidArgument = 3, DeadlineExceeded = 4, ResourceExhausted = 8, Unimplemented = 12, Internal = 13;
+    private const int Ok = 0, InvalidArgument = 3, DeadlineExceeded = 4, ResourceExhausted = 8, Unimplemented = 12, Internal = 13, Unauthenticated = 16;
 
     // HTTP/2 at once, as gRPC clients do without TLS.
     private readonly HttpClient _client = new() { BaseAddress = node.Address, Timeout = TimeSpan.FromSeconds(60) };
@@ -367,6 +368,19 @@ public sealed class The_transport(GrpcNode node) : IClassFixture<GrpcNode>, IDis
         }
 
         Assert.True(node.Http.Errors.Count == 0, string.Join("\n", node.Http.Errors));
+    }
+
+    [Fact]
+    public async Task cuts_off_a_call_whose_key_is_revoked_while_its_message_is_sent()
+    {
+        var key = await node.Http.Key(Scopes.UsageWrite);
+        Assert.NotEqual(Unauthenticated, (await Send(RecordCall, new ByteArrayContent(Frame([])), headers: key.Bearer())).Status); // and the node knows the key
+        var calling = Send(RecordCall, new StandstillContent([0, 0]), headers: key.Bearer());
+
+        (await node.Http.Delete($"/v1/keys/{key.KeyId}")).Is(HttpStatusCode.NoContent);
+
+        var ended = await Assert.ThrowsAnyAsync<Exception>(() => calling.WaitAsync(TimeSpan.FromSeconds(5), Cancellation));
+        Assert.True(ended is HttpRequestException or TaskCanceledException, $"{ended}");
     }
 
     /// <summary>Goes out byte by byte.</summary>

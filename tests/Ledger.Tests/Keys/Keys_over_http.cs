@@ -219,17 +219,20 @@ public sealed class A_key(GuardedNode guarded) : IClassFixture<GuardedNode>
         Assert.Equal("revoked", (await _node.Get($"/v1/keys/{Id(made)}", _operator)).Json.GetProperty("status").GetString());
     }
 
-    [Fact]
-    public async Task That_is_revoked_cuts_off_what_it_began()
+    [Theory]
+    [InlineData("/v1/events?after=0", "text/event-stream", null)]
+    [InlineData("/v1/events/?after=0", "text/event-stream", 100_000)]
+    [InlineData("/V1/Events?after=0", "text/*", 1_000)]
+    public async Task That_is_revoked_cuts_off_what_it_began(string path, string accept, int? uploadBytes)
     {
         var (reader, writer) = (await _node.Key(Scopes.LogRead, "cut"), await _node.Key(Scopes.UsageWrite, "cut"));
-        using var follow = new HttpRequestMessage(HttpMethod.Get, "/v1/events?after=0");
-        follow.Headers.TryAddWithoutValidation("Accept", "text/event-stream");
+        using var follow = new HttpRequestMessage(HttpMethod.Get, path);
+        follow.Headers.TryAddWithoutValidation("Accept", accept);
         follow.Headers.TryAddWithoutValidation("Authorization", reader.Bearer().Value);
         using var following = await _node.Client.SendAsync(follow, HttpCompletionOption.ResponseHeadersRead, Cancellation);
         await using var events = await following.Content.ReadAsStreamAsync(Cancellation);
         await Task.Delay(TimeSpan.FromSeconds(1), Cancellation);
-        using var pipe = new EndlessLines();
+        using var pipe = new EndlessLines(uploadBytes);
         using var upload = new HttpRequestMessage(HttpMethod.Post, "/v1/usage") { Content = pipe };
         upload.Headers.TryAddWithoutValidation("Authorization", writer.Bearer().Value);
         var uploading = _node.Client.SendAsync(upload, Cancellation);
@@ -398,10 +401,16 @@ public sealed class A_key(GuardedNode guarded) : IClassFixture<GuardedNode>
     }
 }
 
-/// <summary>A body of empty lines without an end.</summary>
+/// <summary>A body of empty lines without an end, or with one that is far off when a length is announced.</summary>
 internal sealed class EndlessLines : HttpContent
 {
-    public EndlessLines() => Headers.ContentType = new("application/x-ndjson");
+    private readonly int? _bytes;
+
+    public EndlessLines(int? bytes)
+    {
+        _bytes = bytes;
+        Headers.ContentType = new("application/x-ndjson");
+    }
 
     public TaskCompletionSource Begun { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
@@ -418,7 +427,7 @@ internal sealed class EndlessLines : HttpContent
 
     protected override bool TryComputeLength(out long length)
     {
-        length = 0;
-        return false;
+        length = _bytes ?? 0;
+        return _bytes is not null;
     }
 }
