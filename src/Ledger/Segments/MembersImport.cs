@@ -72,13 +72,22 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
 
         private readonly Lock _lock = new();
         private readonly long[] _outcomes = new long[4];
-        private readonly List<RejectedLine> _rejections = [];
+        private readonly SortedList<long, RejectedLine> _rejections = new(RejectedLine.MaxNamed);
 
         public long Position { get; private set; }
 
-        public ImportReceipt Receipt => new(
-            _outcomes.Sum(), _outcomes[(int)Outcome.Joined], _outcomes[(int)Outcome.Renewed], _outcomes[(int)Outcome.AlreadyMember],
-            _outcomes[(int)Outcome.Rejected], [.. _rejections.OrderBy(r => r.Line)]);
+        public ImportReceipt Receipt
+        {
+            get
+            {
+                lock (_lock)
+                {
+                    return new(
+                        _outcomes.Sum(), _outcomes[(int)Outcome.Joined], _outcomes[(int)Outcome.Renewed], _outcomes[(int)Outcome.AlreadyMember],
+                        _outcomes[(int)Outcome.Rejected], [.. _rejections.Values]);
+                }
+            }
+        }
 
         /// <summary>Stores a chunk; users whose stream changed meanwhile are loaded and decided again.</summary>
         public async Task Store(IReadOnlyList<ImportLine> lines, CancellationToken cancellation)
@@ -220,10 +229,19 @@ public sealed class MembersImport(MembershipLoader users, SegmentLoader segments
             lock (_lock)
             {
                 _outcomes[(int)Outcome.Rejected]++;
-                if (_rejections.Count < RejectedLine.MaxNamed)
+                if (_rejections.Count == RejectedLine.MaxNamed)
                 {
-                    _rejections.Add(RejectedLine.Of(line, rejection));
+                    // A malformed line is refused at once, and may be so before earlier lines whose users are still being loaded.
+                    var last = _rejections.GetKeyAtIndex(_rejections.Count - 1);
+                    if (line > last)
+                    {
+                        return;
+                    }
+
+                    _rejections.Remove(last);
                 }
+
+                _rejections.Add(line, RejectedLine.Of(line, rejection));
             }
         }
     }

@@ -210,6 +210,18 @@ public sealed class Importing_members(TestNode node) : IClassFixture<TestNode>
     }
 
     [Fact]
+    public async Task names_the_first_rejected_lines_when_later_ones_are_refused_sooner()
+    {
+        var past = Enumerable.Range(1, ImportMembers.ChunkLines).Select(i => $"late{i},2020-01-01T00:00:00Z\n"); // refused when their users are loaded
+        var malformed = Enumerable.Repeat("a,b,c\n", ImportMembers.ChunkLines); // refused when they are read
+
+        var receipt = await Import(await Segment(), string.Concat(past.Concat(malformed)));
+
+        Assert.Equal(2 * ImportMembers.ChunkLines, receipt.Rejected);
+        Assert.Equal(Enumerable.Range(1, RejectedLine.MaxNamed).Select(i => (long)i), receipt.Rejections.Select(r => r.Line));
+    }
+
+    [Fact]
     public async Task names_at_most_a_hundred_rejections_and_counts_them_all()
     {
         var slug = await Segment();
