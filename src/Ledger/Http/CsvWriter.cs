@@ -6,20 +6,26 @@ namespace Ledger.Http;
 
 /// <summary>
 /// CSV in UTF-8 by RFC 4180: CRLF, and quotes where a cell needs them. Text beginning with <c>= + - @</c>, tab, CR or LF gets
-/// an apostrophe before it, so that a spreadsheet shows it instead of running it as a formula; whoever reads the file
-/// by program takes that one apostrophe off. Numbers and times that Ledger writes are not touched.
+/// an apostrophe before it, so that a spreadsheet shows it instead of running it as a formula. So does text beginning with an
+/// apostrophe: whoever reads the file by program takes one off and has what was written. Numbers and times that Ledger writes
+/// are not touched.
 /// </summary>
 public sealed class CsvWriter
 {
     private readonly IBufferWriter<byte> _output;
     private readonly byte _separator;
     private readonly SearchValues<byte> _needsQuotes;
+    private readonly bool _marksApostrophes;
     private bool _inRow;
 
-    /// <summary>Writes to <paramref name="output"/>, with another separator than a comma where one is asked for.</summary>
-    public CsvWriter(IBufferWriter<byte> output, char separator = ',')
+    /// <summary>
+    /// Writes to <paramref name="output"/>, with another separator than a comma where one is asked for. Without
+    /// <paramref name="marksApostrophes"/>, text beginning with an apostrophe gets none before it, as in files of earlier days.
+    /// </summary>
+    public CsvWriter(IBufferWriter<byte> output, char separator = ',', bool marksApostrophes = true)
     {
         _output = output;
+        _marksApostrophes = marksApostrophes;
         _separator = (byte)separator;
         _needsQuotes = separator == ',' ? NeedsQuotes : SearchValues.Create([(byte)separator, .. "\"\r\n"u8]);
     }
@@ -86,7 +92,9 @@ public sealed class CsvWriter
     {
         var quoted = text.ContainsAny(_needsQuotes);
         if (quoted) _output.Write("\""u8);
-        if (text[0] is (byte)'=' or (byte)'+' or (byte)'-' or (byte)'@' or (byte)'\t' or (byte)'\r' or (byte)'\n') _output.Write("'"u8);
+        if (text[0] is (byte)'=' or (byte)'+' or (byte)'-' or (byte)'@' or (byte)'\t' or (byte)'\r' or (byte)'\n'
+            || (_marksApostrophes && text[0] == (byte)'\''))
+            _output.Write("'"u8);
         for (int quote; quoted && (quote = text.IndexOf((byte)'"')) >= 0; text = text[(quote + 1)..])
         {
             _output.Write(text[..quote]);

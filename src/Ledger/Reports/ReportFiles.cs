@@ -37,12 +37,20 @@ public sealed class ReportFiles(NpgsqlDataSource database, AllTenantsDatabase wr
     /// there. A <paramref name="expected"/> digest must come out, or nothing is written.
     /// </summary>
     internal async Task<(long Rows, long Bytes, string Sha256)> Write(
-        string tenantId, long requestedPosition, IAsyncEnumerable<ReportLine> lines, string? expected, CancellationToken cancellation)
+        string tenantId, long requestedPosition, IAsyncEnumerable<ReportLine> lines, string? expected, CancellationToken cancellation) =>
+        await TryWrite(tenantId, requestedPosition, lines, expected, marksApostrophes: true, cancellation)
+        // A file that was made before apostrophes were marked is made again as it was.
+        ?? await TryWrite(tenantId, requestedPosition, lines, expected, marksApostrophes: false, cancellation)
+        ?? throw new InvalidOperationException($"The report requested at {requestedPosition} had the digest {expected} and would have another one now.");
+
+    /// <summary>Null, and nothing is written, when another digest comes out than the expected one.</summary>
+    private async Task<(long Rows, long Bytes, string Sha256)?> TryWrite(
+        string tenantId, long requestedPosition, IAsyncEnumerable<ReportLine> lines, string? expected, bool marksApostrophes, CancellationToken cancellation)
     {
         var (rows, bytes, number) = (0L, 0L, 0);
         using var digest = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         using var buffer = new PooledBuffer(2 * ChunkBytes);
-        var csv = new CsvWriter(buffer, ReportLine.Table.Separator);
+        var csv = new CsvWriter(buffer, ReportLine.Table.Separator, marksApostrophes);
         foreach (var name in ReportLine.Table.Header)
         {
             csv.Text(name);
@@ -74,7 +82,7 @@ public sealed class ReportFiles(NpgsqlDataSource database, AllTenantsDatabase wr
         var sha256 = Convert.ToHexStringLower(digest.GetHashAndReset());
         if (expected is not null && expected != sha256)
         {
-            throw new InvalidOperationException($"The report requested at {requestedPosition} had the digest {expected} and would have {sha256} now.");
+            return null;
         }
 
         await transaction.CommitAsync(cancellation);

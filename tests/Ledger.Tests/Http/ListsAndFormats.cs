@@ -167,7 +167,10 @@ public sealed class A_csv_cell
     [InlineData("\n=1", "\"'\n=1\"")]
     [InlineData("=HYPERLINK(\"x\",\"y\")", "\"'=HYPERLINK(\"\"x\"\",\"\"y\"\")\"")]
     [InlineData("a=1", "a=1")]
-    [InlineData("'x", "'x")]
+    [InlineData("'x", "''x")]
+    [InlineData("'=1+1", "''=1+1")]
+    [InlineData("'", "''")]
+    [InlineData("x'", "x'")]
     [InlineData("日本", "日本")]
     public void is_quoted_and_harmless(string? text, string expected) => Assert.Equal($"{expected}\r\n", Write(csv => csv.Text(text)));
 

@@ -323,11 +323,33 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
     }
 
     [Fact]
+    public async Task That_were_made_before_apostrophes_were_marked_are_made_again_as_they_were()
+    {
+        await using var node = await Node();
+        var files = node.Services.GetRequiredService<ReportFiles>();
+        const long position = 1_000_000;
+        var before = Encoding.UTF8.GetBytes($"{Header}'=1+1;csv;joined;2026-11-20T12:00:00Z\r\n");
+        var sha256 = Convert.ToHexStringLower(SHA256.HashData(before));
+
+        var written = await files.Write(Ledger.Requests.DefaultTenant, position, OneLine(), sha256, Cancellation);
+
+        Assert.Equal((1L, (long)before.Length, sha256), written);
+        Assert.Equal(before, await files.Read(Ledger.Requests.DefaultTenant, position, 0, Cancellation));
+        await Assert.ThrowsAsync<InvalidOperationException>(() => files.Write(Ledger.Requests.DefaultTenant, position, OneLine(), new string('0', 64), Cancellation));
+
+        static async IAsyncEnumerable<ReportLine> OneLine()
+        {
+            await Task.Yield();
+            yield return new ReportLine("'=1+1", "csv", ReportLine.Joined, TestClock.Start);
+        }
+    }
+
+    [Fact]
     public async Task Are_no_formula_to_any_spreadsheet()
     {
         await using var node = await Node();
         await node.Post("/v1/segments", new { slug = "csv" });
-        string[] users = ["=1+1", "+1", "-1", "@x", "a;b", "q\"q", "plain"];
+        string[] users = ["=1+1", "+1", "-1", "@x", "'=1+1", "a;b", "q\"q", "plain"];
         foreach (var user in users)
         {
             await node.Put($"/v1/users/{Uri.EscapeDataString(user)}/segments/csv", null);
@@ -336,7 +358,7 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
         node.Clock.SetTo(s_december);
         var cells = Lines((await Make(node, "2026-11")).Csv).Select(l => l[..l.IndexOf(";csv;", StringComparison.Ordinal)]);
 
-        Assert.Equal(((string[])["'=1+1", "'+1", "'-1", "'@x", "\"a;b\"", "\"q\"\"q\"", "plain"]), cells);
+        Assert.Equal(((string[])["'=1+1", "'+1", "'-1", "'@x", "''=1+1", "\"a;b\"", "\"q\"\"q\"", "plain"]), cells);
         Assert.Equal("'=1+1;csv;joined;2026-11-20T12:00:00Z", Assert.Single(Lines((await Make(node, "2026-11", "=1+1")).Csv)));
     }
 
