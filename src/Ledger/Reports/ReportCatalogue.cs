@@ -1,4 +1,5 @@
 using Ledger.EventStore;
+using Ledger.Events;
 using Ledger.Http;
 using Microsoft.Net.Http.Headers;
 using Npgsql;
@@ -55,40 +56,44 @@ public static class ReportCatalogue
 
     internal static Rejection NotFound(string id) => new("report-not-found", $"There is no report '{id}'.");
 
-    private static Task<IResult> GetOne(string reportId, HttpContext http, Queries queries, EventReader log, CancellationToken cancellation) =>
-        queries.Now(http, [], async _ =>
+    private static async Task<IResult> GetOne(string reportId, HttpContext http, EventReader log, Followers followers, CancellationToken cancellation)
+    {
+        var (report, rejection) = await Load(http, reportId, log, followers, cancellation);
+        return rejection is null ? Results.Ok(ReportAnswer.Of(report)) : Problems.For(rejection);
+    }
+
+    private static async Task<IResult> GetFile(
+        string reportId, HttpContext http, EventReader log, Followers followers, ReportFiles files, CancellationToken cancellation)
+    {
+        var (report, rejection) = await Load(http, reportId, log, followers, cancellation);
+        if (rejection is not null)
         {
-            var (report, rejection) = await Load(http, reportId, log, cancellation);
-            return rejection is null ? Results.Ok(ReportAnswer.Of(report)) : Problems.For(rejection);
-        });
+            return Problems.For(rejection);
+        }
 
-    private static Task<IResult> GetFile(
-        string reportId, HttpContext http, Queries queries, EventReader log, ReportFiles files, CancellationToken cancellation) =>
-        queries.Now(http, [], async _ =>
+        if (report.Status == Report.Failed)
         {
-            var (report, rejection) = await Load(http, reportId, log, cancellation);
-            if (rejection is not null)
-            {
-                return Problems.For(rejection);
-            }
+            return Problems.Result("report-failed", $"The report '{reportId}' could not be made. {report.Error}");
+        }
 
-            if (report.Status == Report.Failed)
-            {
-                return Problems.Result("report-failed", $"The report '{reportId}' could not be made. {report.Error}");
-            }
+        if (report.Completed is not { } completed || await files.Read(http.TenantId(), report.RequestedPosition, 0, cancellation) is not { } first)
+        {
+            return Problems.Result("report-not-ready", $"The report '{reportId}' is still being made.");
+        }
 
-            if (report.Completed is not { } completed || await files.Read(http.TenantId(), report.RequestedPosition, 0, cancellation) is not { } first)
-            {
-                return Problems.Result("report-not-ready", $"The report '{reportId}' is still being made.");
-            }
-
-            http.Response.Headers.CacheControl = "private, no-cache";
-            return new FileResult(files, http.TenantId(), report, completed, first);
-        });
+        http.Response.Headers.CacheControl = "private, no-cache";
+        return new FileResult(files, http.TenantId(), report, completed, first);
+    }
 
     /// <summary>From the stream, which is short, and not from the view: whoever has just asked for a report finds it.</summary>
-    private static async Task<(Report Report, Rejection? Rejection)> Load(HttpContext http, string reportId, EventReader log, CancellationToken cancellation)
+    private static async Task<(Report Report, Rejection? Rejection)> Load(
+        HttpContext http, string reportId, EventReader log, Followers followers, CancellationToken cancellation)
     {
+        if (await Positions.AwaitAsync(http, followers.WaitForHead) is { } behind)
+        {
+            return (Report.Initial(reportId), behind);
+        }
+
         var errors = new Validation();
         errors.CheckSlug(reportId, "reportId");
         if (errors.Rejection is { } invalid)

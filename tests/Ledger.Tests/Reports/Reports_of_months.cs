@@ -322,6 +322,26 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
         }
     }
 
+    [Theory]
+    [InlineData("")]
+    [InlineData(".csv")]
+    public async Task Are_answered_when_the_log_has_reached_the_position_asked_for(string suffix)
+    {
+        await using var node = await Node();
+        var (report, _) = await Make(node, "2026-10");
+        var path = $"/v1/reports/{report.Json.GetProperty("reportId").GetString()}{suffix}";
+        var head = (await node.GetAsIs(path)).Is(HttpStatusCode.OK).Position!.Value;
+        (string, string) next = ("Ledger-Min-Position", $"{head + 1}");
+
+        (await node.GetAsIs(path, next, ("Prefer", "wait=0"))).IsProblem(503, "view-behind");
+        var waiting = node.GetAsIs(path, next, ("Prefer", "wait=30"));
+        await node.Post("/v1/segments", new { slug = "next" });
+
+        Assert.Equal(head + 1, (await waiting).Is(HttpStatusCode.OK).Position);
+        Assert.Equal(["Ledger-Min-Position"], (await node.GetAsIs(path, ("Ledger-Min-Position", "-1"))).IsProblem(400, "invalid-request").Fields);
+        Assert.Empty(node.Errors);
+    }
+
     [Fact]
     public async Task That_were_made_before_apostrophes_were_marked_are_made_again_as_they_were()
     {
