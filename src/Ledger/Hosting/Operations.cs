@@ -28,10 +28,16 @@ public static class Operations
         Ask("resume", "ResumeProjection", "Let a paused or failed view go on", (v, name, c) => v.Resume(name, c));
 
         void Ask(string verb, string id, string summary, Func<Views, string, CancellationToken, Task<bool>> ask) => routes
-            .MapPost($"/v1/projections/{{name}}/{verb}", async (string name, Views views, CancellationToken cancellation) =>
-                await ask(views, name, cancellation)
-                    ? Results.Accepted("/v1/projections")
-                    : Problems.Result("projection-not-found", $"There is no projection '{name}'."))
+            .MapPost($"/v1/projections/{{name}}/{verb}", async (string name, HttpContext http, Views views, EventReader log, CancellationToken cancellation) =>
+            {
+                if (!await ask(views, name, cancellation))
+                {
+                    return Problems.Result("projection-not-found", $"There is no projection '{name}'.");
+                }
+
+                http.AnswerPosition(await log.ReadHead(cancellation)); // it adds nothing to the log
+                return Results.Accepted("/v1/projections");
+            })
             .RequiresOperator().WithName(id).WithTags("Operations").WithSummary(summary).Produces(202).ProducesCommandProblems(404);
     }
 

@@ -57,6 +57,18 @@ public sealed class Operating_a_node(TestNode node) : IClassFixture<TestNode>
         Assert.Contains("'Nope'", (await node.Post($"/v1/projections/Nope/{verb}", null)).IsProblem(404, "projection-not-found").Text, StringComparison.Ordinal);
 
     [Fact]
+    public async Task answers_with_the_head_of_the_log_what_it_was_told_to_do_with_a_view()
+    {
+        await using var own = await node.StartAnew();
+        var head = (await own.Post("/v1/segments", new { slug = "head" })).Is(HttpStatusCode.Created).Position;
+
+        foreach (var verb in (string[])["pause", "resume", "rebuild"])
+        {
+            Assert.Equal(head, (await own.Post($"/v1/projections/Services/{verb}", null)).Is(HttpStatusCode.Accepted).Position);
+        }
+    }
+
+    [Fact]
     public async Task rebuilds_every_view_to_the_same_rows()
     {
         await node.Post("/v1/segments", """{"slug":"rebuilt","rolloutPercent":"5","defaultTtl":"P1D"}""");
