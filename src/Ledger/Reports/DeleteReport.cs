@@ -52,7 +52,8 @@ public sealed record DeleteReport
             return Problems.For(rejection);
         }
 
-        await files.Delete(context.TenantId, deleted.RequestedPosition, cancellation);
+        // It is deleted by now, whether or not who asked is still there.
+        await files.Delete(context.TenantId, deleted.RequestedPosition, CancellationToken.None);
         http.Answer(result);
         return Results.NoContent();
     }

@@ -192,6 +192,34 @@ public sealed class ReportsReader(ViewDatabase snapshots, AllTenantsDatabase all
         return rows.Count == 0 ? null : rows[0];
     }
 
+    /// <summary>
+    /// Of all tenants, files whose report is not there any more, so many at once. What was asked for after the view's position may
+    /// still come to be there. Costs two looks into indexes a file, however many pieces it has.
+    /// </summary>
+    public async Task<IReadOnlyList<(string TenantId, long RequestedPosition)>> Strays(int limit, CancellationToken cancellation) =>
+        await new ViewDatabase(all.Source).Rows(
+            TenantScope.Every,
+            Sql.Command(
+                """
+                with recursive files (tenant_id, requested_position) as (
+                  (select c.tenant_id, c.requested_position from report_chunks c order by c.tenant_id, c.requested_position limit 1)
+                  union all
+                  select n.tenant_id, n.requested_position
+                  from files f
+                  cross join lateral (
+                    select c.tenant_id, c.requested_position from report_chunks c
+                    where (c.tenant_id, c.requested_position) > (f.tenant_id, f.requested_position)
+                    order by c.tenant_id, c.requested_position limit 1) n
+                )
+                select f.tenant_id, f.requested_position
+                from files f
+                where f.requested_position <= (select p.last_seq_id from mt_event_progression p where p.name = $1 || ':All') and not exists (
+                  select from reports r where r.tenant_id = f.tenant_id and r.requested_position = f.requested_position)
+                limit $2
+                """,
+                Sql.Value(ReportsProjection.View), Sql.Value(limit)),
+            row => (row.GetString(0), row.GetInt64(1)), cancellation);
+
     /// <summary>The positions of the expiries of a month that were recorded in a later one, in order, so many at once.</summary>
     public async Task<IReadOnlyList<long>> LateExpiries(string tenantId, Month month, long after, int limit, CancellationToken cancellation) =>
         await snapshots.Rows(

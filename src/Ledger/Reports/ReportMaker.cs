@@ -21,8 +21,14 @@ public sealed partial class ReportMaker(
     /// <summary>How long at least between two looks, however fast the views move.</summary>
     public static readonly TimeSpan WokenInterval = TimeSpan.FromMilliseconds(250);
 
-    /// <summary>How often it is looked whether the file of a report that was made is missing, which costs as much as there are reports.</summary>
+    /// <summary>
+    /// How often it is looked whether the file of a report that was made is missing, and whether there is one of a report that is
+    /// not there any more; which costs as much as there are reports.
+    /// </summary>
     public static readonly TimeSpan LostInterval = TimeSpan.FromMinutes(1);
+
+    /// <summary>Files of deleted reports removed in one look.</summary>
+    public const int MaxStrays = 1_000;
 
     /// <summary>The actor of what it records.</summary>
     public const string Actor = "ledger-reports";
@@ -34,6 +40,21 @@ public sealed partial class ReportMaker(
     /// <summary>Makes whatever waits, and what is lost; returns how many reports were made.</summary>
     public async Task<int> MakeAll(CancellationToken cancellation) =>
         await MakeAll(lost: false, cancellation) + await MakeAll(lost: true, cancellation);
+
+    /// <summary>
+    /// Removes files of reports that were deleted, which a node leaves that dies before it has removed them, or while it makes them;
+    /// returns how many.
+    /// </summary>
+    public async Task<int> RemoveStrays(CancellationToken cancellation)
+    {
+        var strays = await reports.Strays(MaxStrays, cancellation);
+        foreach (var (tenantId, requestedPosition) in strays)
+        {
+            await files.Delete(tenantId, requestedPosition, cancellation);
+        }
+
+        return strays.Count;
+    }
 
     /// <inheritdoc/>
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
@@ -54,6 +75,7 @@ public sealed partial class ReportMaker(
                 await MakeAll(lost: false, stoppingToken);
                 if (lookedForLost is not { } before || Stopwatch.GetElapsedTime(before) > LostInterval)
                 {
+                    await RemoveStrays(stoppingToken);
                     await MakeAll(lost: true, stoppingToken);
                     lookedForLost = Stopwatch.GetTimestamp();
                 }

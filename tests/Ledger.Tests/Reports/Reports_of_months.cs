@@ -8,6 +8,7 @@ using Ledger.Reports;
 using Ledger.Segments;
 using Ledger.Testing;
 using Ledger.Tests.History;
+using Ledger.Tests.Running;
 using Ledger.Users;
 using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
@@ -221,6 +222,63 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
         Assert.Equal(csv, bytes);
         Assert.Equal(first.Json.GetProperty("position").GetInt64(), remade.Json.GetProperty("position").GetInt64());
         Assert.Equal($"u;same;expired;{Rfc3339.Format(TestClock.Start.AddDays(3))}", Lines(csv)[^1]);
+    }
+
+    [Fact]
+    public async Task Leave_no_file_when_they_are_deleted_whoever_dies_or_goes_away_meanwhile()
+    {
+        await using var node = await Node();
+        var database = node.Services.GetRequiredService<OwnerDatabase>().Source;
+        var (goes, stays) = ((await Ask(node, "2026-11")).Is(HttpStatusCode.Created), (await Ask(node, "2026-11")).Is(HttpStatusCode.Created));
+        foreach (var asked in (Answer[])[goes, stays])
+        {
+            await WaitFor(node, asked.Headers["Location"]);
+        }
+
+        // Who deletes one goes away while the file is held by somebody.
+        await using (var holding = await database.OpenConnectionAsync(Cancellation))
+        await using (var transaction = await holding.BeginTransactionAsync(Cancellation))
+        {
+            await Execute(holding, "select 1 from report_chunks for update");
+            using var gone = CancellationTokenSource.CreateLinkedTokenSource(Cancellation);
+            var deleting = node.Client.DeleteAsync(new Uri(goes.Headers["Location"], UriKind.Relative), gone.Token);
+            await Patience.Until(
+                async () => await Count("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") > 0, "the file is being removed");
+            await gone.CancelAsync();
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(() => deleting);
+            await Task.Delay(TimeSpan.FromMilliseconds(500), Cancellation); // in which a node that minded would stop
+            await transaction.RollbackAsync(Cancellation);
+        }
+
+        (await node.GetAsIs(goes.Headers["Location"])).IsProblem(404, "report-not-found");
+        await Patience.Until(async () => await Count($"select count(*) from report_chunks where requested_position = {goes.Position}") == 0, "the file is removed");
+
+        // A node died: there are pieces of one that is deleted, and of one that the view may not have heard of yet.
+        var head = await node.CatchUp();
+        await using (var writing = await database.OpenConnectionAsync(Cancellation))
+        {
+            await Execute(
+                writing,
+                $"insert into report_chunks select '{Requests.DefaultTenant}', p, n, ''::bytea from unnest(array[{goes.Position}, {head + 1_000}]) p, generate_series(0, 2) n");
+        }
+
+        Assert.Equal(1, await node.Services.GetRequiredService<ReportMaker>().RemoveStrays(Cancellation));
+        Assert.Equal(0, await node.Services.GetRequiredService<ReportMaker>().RemoveStrays(Cancellation));
+        Assert.Equal(0, await Count($"select count(*) from report_chunks where requested_position = {goes.Position}"));
+        Assert.Equal(3, await Count($"select count(*) from report_chunks where requested_position = {head + 1_000}"));
+        (await node.GetAsIs($"{stays.Headers["Location"]}.csv")).Is(HttpStatusCode.OK);
+
+        async Task<long> Count(string sql)
+        {
+            await using var command = database.CreateCommand(sql);
+            return (long)(await command.ExecuteScalarAsync(Cancellation))!;
+        }
+
+        static async Task Execute(NpgsqlConnection connection, string sql)
+        {
+            await using var command = new NpgsqlCommand(sql, connection);
+            await command.ExecuteNonQueryAsync(Cancellation);
+        }
     }
 
     [Theory]
