@@ -246,11 +246,9 @@ public sealed class MembershipReport(
     /// </summary>
     private async Task GatherUnrecorded(string tenantId, Report report, long cut, Func<List<Gathered>, Task> write, CancellationToken cancellation)
     {
-        await foreach (var page in stays.RunOut(tenantId, report.Month.Begin, report.Until, cut, cancellation))
-        {
-            await write([.. page.Select(s => new Gathered(new ReportLine(s.UserId, s.Segment, ReportLine.Expired, s.ExpiresAt), 0))]);
-        }
-
+        await stays.RunOut(
+            tenantId, report.Month.Begin, report.Until, cut,
+            page => write([.. page.Select(s => new Gathered(new ReportLine(s.UserId, s.Segment, ReportLine.Expired, s.ExpiresAt), 0))]), cancellation);
         await WaitFor(await snapshots.Position(StaysOfMonth.Views, cancellation), cancellation);
         var after = cut;
         for (var late = await reports.LateExpiries(tenantId, report.Month, after, MaxLinesAtOnce, cancellation); late.Count > 0;

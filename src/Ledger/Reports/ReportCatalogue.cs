@@ -175,19 +175,25 @@ public sealed class ReportsReader(ViewDatabase snapshots, AllTenantsDatabase all
         return (position, rows);
     }
 
-    /// <summary>Of all tenants, the report that waits longest to be made; with <paramref name="lost"/>, one that was made and whose file is not there.</summary>
-    public async Task<(string TenantId, Report Report)?> Next(bool lost, CancellationToken cancellation)
+    /// <summary>
+    /// Of all tenants, the report that waits longest to be made; with <paramref name="lost"/>, one that was made and whose file is not
+    /// there. Those that were asked for at the positions <paramref name="except"/> are passed over.
+    /// </summary>
+    public async Task<(string TenantId, Report Report)?> Next(bool lost, IReadOnlyCollection<long> except, CancellationToken cancellation)
     {
         var rows = await new ViewDatabase(all.Source).Rows(
             TenantScope.Every,
             Sql.Command(lost
                 ? $"""
                    select r.tenant_id, {ReportRow.Columns} from reports r
-                   where r.status = 'ready' and not exists (
+                   where r.status = 'ready' and r.requested_position <> all($1) and not exists (
                      select from report_chunks c where c.tenant_id = r.tenant_id and c.requested_position = r.requested_position and c.number = 0)
                    limit 1
                    """
-                : $"select r.tenant_id, {ReportRow.Columns} from reports r where r.status = 'pending' order by r.requested_position limit 1"),
+                : $"""
+                   select r.tenant_id, {ReportRow.Columns} from reports r
+                   where r.status = 'pending' and r.requested_position <> all($1) order by r.requested_position limit 1
+                   """, Sql.Longs(except)),
             row => (TenantId: row.GetString(0), Report: ReportRow.Read(row, 1)), cancellation);
         return rows.Count == 0 ? null : rows[0];
     }

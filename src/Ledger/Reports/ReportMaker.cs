@@ -15,7 +15,10 @@ public sealed partial class ReportMaker(
     /// <summary>How often a report is tried before it is given up.</summary>
     public const int MaxAttempts = 3;
 
-    /// <summary>How often it is looked whether a report waits, when nothing says so.</summary>
+    /// <summary>
+    /// How often it is looked whether a report waits, when nothing says so, and how long one that could not be made is passed over, so
+    /// that others are.
+    /// </summary>
     public static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
 
     /// <summary>How long at least between two looks, however fast the views move.</summary>
@@ -36,6 +39,7 @@ public sealed partial class ReportMaker(
     private readonly SemaphoreSlim _wake = new(0, 1);
     private readonly SemaphoreSlim _making = new(1, 1);
     private readonly Dictionary<long, int> _attempts = [];
+    private readonly Dictionary<long, long> _postponed = [];
 
     /// <summary>Makes whatever waits, and what is lost; returns how many reports were made.</summary>
     public async Task<int> MakeAll(CancellationToken cancellation) =>
@@ -115,9 +119,16 @@ public sealed partial class ReportMaker(
         try
         {
             var made = 0;
-            while (await reports.Next(lost, cancellation) is { } next && await Make(next.TenantId, next.Report, cancellation))
+            while (await reports.Next(lost, Postponed(), cancellation) is { } next)
             {
-                made++;
+                switch (await Make(next.TenantId, next.Report, cancellation))
+                {
+                    case Attempt.Made:
+                        made++;
+                        break;
+                    case Attempt.NotSeenYet:
+                        return made;
+                }
             }
 
             return made;
@@ -128,14 +139,27 @@ public sealed partial class ReportMaker(
         }
     }
 
-    /// <summary>Makes one; false: there is no use in asking for the next one right now.</summary>
-    private async Task<bool> Make(string tenantId, Report row, CancellationToken cancellation)
+    /// <summary>What came of trying to make a report.</summary>
+    private enum Attempt
+    {
+        /// <summary>It was made, or given up, and the view knows.</summary>
+        Made,
+
+        /// <summary>It could not be made, and is passed over for now.</summary>
+        Postponed,
+
+        /// <summary>The view does not know yet what has become of it: there is no use in asking for the next one right now.</summary>
+        NotSeenYet,
+    }
+
+    /// <summary>Makes one.</summary>
+    private async Task<Attempt> Make(string tenantId, Report row, CancellationToken cancellation)
     {
         var stream = new StreamKey(tenantId, Report.StreamOf(row.Id));
         var (report, version) = await log.Fold(stream, Report.Initial(row.Id), Report.Evolve, cancellation);
         if (report.Status != row.Status || report.RequestedPosition != row.RequestedPosition)
         {
-            return false; // the view does not know yet what has become of it
+            return Attempt.NotSeenYet;
         }
 
         object outcome;
@@ -146,13 +170,19 @@ public sealed partial class ReportMaker(
                 tenantId, report.RequestedPosition, memberships.Lines(tenantId, report, cut, cancellation), report.Completed?.Sha256, cancellation);
             outcome = new ReportCompleted(cut, rows, bytes, sha256);
         }
-        catch (Exception exception) when (!IsPassing(exception) && exception is not OperationCanceledException)
+        catch (Exception exception) when (exception is not OperationCanceledException)
         {
+            _postponed[row.RequestedPosition] = Stopwatch.GetTimestamp();
+            if (IsPassing(exception) && !TookTooLong(exception))
+            {
+                throw;
+            }
+
             LogFailed(exception, row.Id);
             var attempts = _attempts[row.RequestedPosition] = _attempts.GetValueOrDefault(row.RequestedPosition) + 1;
             if (attempts < MaxAttempts || report.Completed is not null)
             {
-                return false;
+                return Attempt.Postponed;
             }
 
             outcome = new ReportFailed("The service's log has the reason.");
@@ -160,7 +190,7 @@ public sealed partial class ReportMaker(
 
         if (report.Completed is not null)
         {
-            return true; // what was lost is there again
+            return Attempt.Made; // what was lost is there again
         }
 
         var result = await appender.Append(
@@ -182,16 +212,28 @@ public sealed partial class ReportMaker(
             }
         }
 
-        return await WaitUntilSeen(result.LastPosition, cancellation);
+        // So that the same report is not found waiting once more.
+        return await reports.WaitFor(result.LastPosition, LookInterval, cancellation) ? Attempt.Made : Attempt.NotSeenYet;
     }
 
-    /// <summary>So that the same report is not found waiting once more.</summary>
-    private async Task<bool> WaitUntilSeen(long position, CancellationToken cancellation) =>
-        await reports.WaitFor(position, LookInterval, cancellation);
+    /// <summary>The reports that could not be made a moment ago, by the position of their request.</summary>
+    private Dictionary<long, long>.KeyCollection Postponed()
+    {
+        foreach (var (position, _) in _postponed.Where(p => Stopwatch.GetElapsedTime(p.Value) > LookInterval).ToArray())
+        {
+            _postponed.Remove(position);
+        }
+
+        return _postponed.Keys;
+    }
 
     private static bool IsPassing(Exception exception) =>
         exception is EventStoreUnavailableException or AppendQueueFullException or TimeoutException || DatabaseErrors.IsUnavailable(exception)
         || exception is PostgresException { SqlState: PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.UndefinedTable };
+
+    /// <summary>A statement that was cancelled because it took too long would take as long again.</summary>
+    private static bool TookTooLong(Exception exception) =>
+        exception is PostgresException { SqlState: PostgresErrorCodes.QueryCanceled } or NpgsqlException { InnerException: TimeoutException };
 
     [LoggerMessage(LogLevel.Warning, "Making reports is postponed")]
     private partial void LogPostponed(Exception exception);

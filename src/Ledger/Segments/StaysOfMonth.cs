@@ -47,47 +47,85 @@ public sealed class StaysOfMonth(ViewDatabase snapshots)
     }
 
     /// <summary>
-    /// The stays that began by <paramref name="position"/>, ran out at an instant from <paramref name="from"/> on and before
+    /// Hands over the stays that began by <paramref name="position"/>, ran out at an instant from <paramref name="from"/> on and before
     /// <paramref name="to"/>, while their segment was there, and that no event has ended up to now, in pages.
     /// </summary>
-    public async IAsyncEnumerable<IReadOnlyList<(string UserId, string Segment, DateTimeOffset ExpiresAt)>> RunOut(
-        string tenantId, DateTimeOffset from, DateTimeOffset to, long position, [EnumeratorCancellation] CancellationToken cancellation)
+    public async Task RunOut(
+        string tenantId, DateTimeOffset from, DateTimeOffset to, long position,
+        Func<IReadOnlyList<(string UserId, string Segment, DateTimeOffset ExpiresAt)>, Task> write, CancellationToken cancellation)
     {
-        await foreach (var life in Lives(tenantId, cancellation))
+        await foreach (var life in Lives(tenantId, from, cancellation))
         {
-            var (instant, user, count) = (from, "", MaxStaysAtOnce);
-            while (count == MaxStaysAtOnce)
+            var before = life.DeletedAt < to ? life.DeletedAt.Value.AddMicroseconds(1) : to;
+            for (var (after, count) = (from.AddMicroseconds(-1), MaxStaysAtOnce); count >= MaxStaysAtOnce;)
             {
-                var found = await snapshots.Rows(
-                    tenantId,
-                    Sql.Command(
-                        """
-                        select m.user_id, m.expires_at, m.joined_position from memberships m
-                        where m.tenant_id = $1 and m.segment_id = $2 and m.expires_at >= $3 and (m.expires_at, m.user_id) > ($3, $4) and m.expires_at < $5
-                        order by m.expires_at, m.user_id limit $6
-                        """,
-                        Sql.Value(tenantId), Sql.Value(life.Id), Sql.Value(instant), Sql.Value(user), Sql.Value(to), Sql.Value(MaxStaysAtOnce)),
-                    row => (UserId: row.GetString(0), ExpiresAt: row.GetFieldValue<DateTimeOffset>(1), JoinedPosition: row.GetInt64(2)), cancellation);
-                count = found.Count;
-                if (count > 0)
-                {
-                    (user, instant) = (found[^1].UserId, found[^1].ExpiresAt);
-                }
-
-                yield return [.. found.Where(s => s.JoinedPosition <= position && !(life.DeletedAt < s.ExpiresAt)).Select(s => (s.UserId, life.Slug, s.ExpiresAt))];
+                (after, count) = await RunOut(tenantId, life, after, before, position, write, cancellation);
             }
         }
     }
 
-    private async IAsyncEnumerable<(long Id, string Slug, DateTimeOffset? DeletedAt)> Lives(string tenantId, [EnumeratorCancellation] CancellationToken cancellation)
+    /// <summary>
+    /// So many stays of one life of a segment, and all others that ran out at the instant of the last: so the next ones begin with
+    /// another instant, which is where the index begins. Returns that instant, and how many were read.
+    /// </summary>
+    private async Task<(DateTimeOffset Last, int Count)> RunOut(
+        string tenantId, (long Id, string Slug, DateTimeOffset? DeletedAt) life, DateTimeOffset after, DateTimeOffset before, long position,
+        Func<IReadOnlyList<(string UserId, string Segment, DateTimeOffset ExpiresAt)>, Task> write, CancellationToken cancellation)
+    {
+        var (last, count) = (after, 0);
+        var page = new List<(string UserId, string Segment, DateTimeOffset ExpiresAt)>();
+        await snapshots.Read(
+            tenantId, [],
+            [
+                Sql.Command(
+                    """
+                    select m.user_id, m.expires_at, m.joined_position from memberships m
+                    where m.tenant_id = $1 and m.segment_id = $2 and m.expires_at > $3 and m.expires_at < $4
+                    order by m.expires_at fetch first $5 rows with ties
+                    """,
+                    Sql.Value(tenantId), Sql.Value(life.Id), Sql.Value(after), Sql.Value(before), Sql.Value((long)MaxStaysAtOnce)),
+            ],
+            async reader =>
+            {
+                while (await reader.ReadAsync(cancellation))
+                {
+                    (last, count) = (reader.GetFieldValue<DateTimeOffset>(1), count + 1);
+                    if (reader.GetInt64(2) <= position)
+                    {
+                        page.Add((reader.GetString(0), life.Slug, last));
+                    }
+
+                    if (page.Count == MaxStaysAtOnce)
+                    {
+                        await write(page);
+                        page = [];
+                    }
+                }
+            },
+            cancellation);
+        if (page.Count > 0)
+        {
+            await write(page);
+        }
+
+        return (last, count);
+    }
+
+    /// <summary>The lives of segments that were there at an instant or later.</summary>
+    private async IAsyncEnumerable<(long Id, string Slug, DateTimeOffset? DeletedAt)> Lives(
+        string tenantId, DateTimeOffset from, [EnumeratorCancellation] CancellationToken cancellation)
     {
         for (var (after, count) = (0L, MaxStaysAtOnce); count == MaxStaysAtOnce;)
         {
             var lives = await snapshots.Rows(
                 tenantId,
                 Sql.Command(
-                    "select s.segment_id, s.slug, s.deleted_at from segments s where s.tenant_id = $1 and s.segment_id > $2 order by s.segment_id limit $3",
-                    Sql.Value(tenantId), Sql.Value(after), Sql.Value(MaxStaysAtOnce)),
+                    """
+                    select s.segment_id, s.slug, s.deleted_at from segments s
+                    where s.tenant_id = $1 and s.segment_id > $2 and (s.deleted_at is null or s.deleted_at >= $3)
+                    order by s.segment_id limit $4
+                    """,
+                    Sql.Value(tenantId), Sql.Value(after), Sql.Value(from), Sql.Value(MaxStaysAtOnce)),
                 row => (Id: row.GetInt64(0), Slug: row.GetString(1), DeletedAt: row.Maybe<DateTimeOffset?>(2)), cancellation);
             count = lives.Count;
             foreach (var life in lives)

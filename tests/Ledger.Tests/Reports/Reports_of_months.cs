@@ -225,6 +225,91 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
     }
 
     [Fact]
+    public async Task Whose_statements_take_too_long_are_given_up_and_do_not_hold_up_others()
+    {
+        await using var node = await Node();
+        await node.Post("/v1/segments", new { slug = "slow" });
+        await node.Put("/v1/users/u/segments/slow", null);
+        node.Clock.SetTo(s_december);
+        await node.CatchUp();
+        var database = node.Services.GetRequiredService<OwnerDatabase>().Source;
+        await using (var holding = new NpgsqlConnection(node.Database))
+        {
+            // Only a report of all users reads this table. PostgreSQL cancels what waits for it.
+            await holding.OpenAsync(Cancellation);
+            await using var transaction = await holding.BeginTransactionAsync(Cancellation);
+            await using var locking = new NpgsqlCommand("lock table ledger.membership_terms in access exclusive mode", holding);
+            await locking.ExecuteNonQueryAsync(Cancellation);
+            var slow = (await Ask(node, "2026-11")).Is(HttpStatusCode.Created).Headers["Location"];
+            await Cancelled(1);
+
+            await Make(node, "2026-11", "u");
+
+            Assert.Equal("pending", await StatusOf(slow));
+            await Patience.Until(
+                async () =>
+                {
+                    await Cancelled(0);
+                    return await StatusOf(slow) == "failed";
+                },
+                "the report is given up");
+            Assert.Equal(ReportMaker.MaxAttempts, node.Errors.Count(e => e.Contains("could not be made", StringComparison.Ordinal)));
+            await transaction.RollbackAsync(Cancellation);
+        }
+
+        Assert.Equal(["u;slow;joined;2026-11-20T12:00:00Z"], Lines((await Make(node, "2026-11")).Csv));
+
+        // Cancels what waits for a lock, at least so many statements.
+        async Task Cancelled(int atLeast) => await Patience.Until(
+            async () =>
+            {
+                await using var command = database.CreateCommand(
+                    "select count(pg_cancel_backend(pid)) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'");
+                return (long)(await command.ExecuteScalarAsync(Cancellation))! >= atLeast;
+            },
+            "a statement waits");
+
+        async Task<string?> StatusOf(string location) => (await node.GetAsIs(location)).Is(HttpStatusCode.OK).Json.GetProperty("status").GetString();
+    }
+
+    [Fact]
+    public async Task Of_stays_that_run_out_read_those_of_the_time_and_of_segments_that_were_there()
+    {
+        const int AtOneInstant = StaysOfMonth.MaxStaysAtOnce + 10;
+        await using var node = await Node();
+        foreach (var slug in (string[])["ends", "gone-before", "gone-within"])
+        {
+            await node.Post("/v1/segments", new { slug });
+        }
+
+        var instant = s_december.AddHours(1);
+        await node.Import("ends", string.Concat(Enumerable.Range(0, AtOneInstant).Select(i => $"u{i:00000},{Rfc3339.Format(instant)}\n")));
+        await node.Put("/v1/users/next/segments/ends", $$"""{"expiresAt":"{{Rfc3339.Format(instant.AddMicroseconds(1))}}"}""");
+        await node.Put("/v1/users/u/segments/gone-before", $$"""{"expiresAt":"{{Rfc3339.Format(instant)}}"}""");
+        await node.Put("/v1/users/at/segments/gone-within", $$"""{"expiresAt":"{{Rfc3339.Format(instant)}}"}""");
+        await node.Put("/v1/users/after/segments/gone-within", $$"""{"expiresAt":"{{Rfc3339.Format(instant.AddMicroseconds(1))}}"}""");
+        await node.Delete("/v1/segments/gone-before");
+        node.Clock.SetTo(instant);
+        await node.Delete("/v1/segments/gone-within");
+        var head = await node.CatchUp();
+        var pages = new List<(string UserId, string Segment, DateTimeOffset ExpiresAt)[]>();
+
+        await node.Services.GetRequiredService<StaysOfMonth>().RunOut(
+            Requests.DefaultTenant, s_december, s_december.AddMonths(1), head,
+            page =>
+            {
+                pages.Add([.. page]);
+                return Task.CompletedTask;
+            },
+            Cancellation);
+
+        Assert.Equal([StaysOfMonth.MaxStaysAtOnce, 10, 1, 1], pages.Select(p => p.Length)); // none of a segment that was gone by then
+        Assert.Equal(AtOneInstant, pages[0].Concat(pages[1]).Where(s => s.ExpiresAt == instant).Select(s => s.UserId).Distinct().Count());
+        Assert.Equal(("next", "ends", instant.AddMicroseconds(1)), pages[2][0]);
+        Assert.Equal(("at", "gone-within", instant), pages[3][0]);
+    }
+
+    [Fact]
     public async Task Leave_no_file_when_they_are_deleted_whoever_dies_or_goes_away_meanwhile()
     {
         await using var node = await Node();
