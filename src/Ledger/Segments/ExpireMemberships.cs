@@ -17,6 +17,9 @@ public sealed partial class ExpireMemberships(
     /// <summary>Memberships expired in one go.</summary>
     public const int BatchSize = 2_000;
 
+    /// <summary>How long it is waited between two of them for the view, which knows what has not been expired yet.</summary>
+    public static readonly TimeSpan ViewWait = TimeSpan.FromSeconds(10);
+
     /// <summary>The actor of what the sweeper records.</summary>
     public const string Actor = "ledger-sweeper";
 
@@ -31,7 +34,7 @@ public sealed partial class ExpireMemberships(
         return Decision.Of(new MembershipExpired(membership.Segment, segmentId, expiresAt));
     }
 
-    /// <summary>Expires what has run out by now; returns how many.</summary>
+    /// <summary>Expires what has run out by now, batch by batch, as long as the view keeps up; returns how many.</summary>
     public async Task<int> Sweep(CancellationToken cancellation)
     {
         var total = 0;
@@ -39,7 +42,7 @@ public sealed partial class ExpireMemberships(
         {
             var now = clock.GetUtcNow();
             var due = await FindDue(now, cancellation);
-            var expired = 0;
+            var (expired, last) = (0, 0L);
             foreach (var group in due.GroupBy(d => (d.Tenant, d.SegmentId, d.Slug)))
             {
                 var userIds = group.Select(d => d.UserId).ToArray();
@@ -53,12 +56,18 @@ public sealed partial class ExpireMemberships(
                     }
                 }
 
-                expired += (await Task.WhenAll(appends)).Count(r => r.Outcome == AppendOutcome.Appended);
+                foreach (var result in await Task.WhenAll(appends))
+                {
+                    if (result.Outcome == AppendOutcome.Appended)
+                    {
+                        (expired, last) = (expired + 1, Math.Max(last, result.LastPosition));
+                    }
+                }
             }
 
             SegmentMetrics.Expired.Add(expired);
             total += expired;
-            if (due.Count < BatchSize || expired == 0)
+            if (due.Count < BatchSize || expired == 0 || !await views.WaitFor([MembershipsProjection.View], last, ViewWait, cancellation))
             {
                 return total;
             }
