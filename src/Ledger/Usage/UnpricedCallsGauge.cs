@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Diagnostics.Metrics;
 using Ledger.EventStore;
 using Ledger.Services;
@@ -11,8 +12,11 @@ namespace Ledger.Usage;
 /// </summary>
 internal sealed partial class UnpricedCallsGauge : BackgroundService
 {
-    /// <summary>How old the number may be.</summary>
+    /// <summary>How old the number may be, where counting is quick.</summary>
     public static readonly TimeSpan RefreshInterval = TimeSpan.FromSeconds(5);
+
+    /// <summary>How many times as long as it has counted it rests at least: callers choose the units, and so how many rows there are.</summary>
+    private const int Rest = 19;
 
     private static readonly string[] Reasons = [PricedAmount.NoPrice, PricedAmount.NoComponent, PricedAmount.AmountOutOfRange];
 
@@ -45,8 +49,10 @@ internal sealed partial class UnpricedCallsGauge : BackgroundService
                 var position = _views.Latest.FirstOrDefault(v => v.Name == CallsProjection.View)?.Position ?? 0;
                 if (position != seen)
                 {
+                    var begun = Stopwatch.GetTimestamp();
                     await Refresh(stoppingToken);
                     seen = position;
+                    await Task.Delay(Rest * Stopwatch.GetElapsedTime(begun), stoppingToken);
                 }
             }
             catch (Exception) when (stoppingToken.IsCancellationRequested)
@@ -83,19 +89,23 @@ internal sealed partial class UnpricedCallsGauge : BackgroundService
     /// <summary>What it counted last, by reason.</summary>
     internal IReadOnlyDictionary<string, long> Calls => _calls ?? new Dictionary<string, long>();
 
-    /// <summary>Counts; the view has one row a service and reason, and only where a call waits.</summary>
-    internal async Task Refresh(CancellationToken cancellation)
+    /// <summary>
+    /// Counts; the view has one row a service and reason, and only where a call waits. A reason that names a unit does so after a colon
+    /// (<see cref="PricedAmount.KindOf"/>). Returns how many kinds of reasons calls wait for.
+    /// </summary>
+    internal async Task<int> Refresh(CancellationToken cancellation)
     {
-        await using var command = _database.CreateCommand("select u.reason, sum(u.calls)::int8 from unpriced_calls u group by u.reason");
+        await using var command = _database.CreateCommand("select split_part(u.reason, ':', 1), sum(u.calls)::int8 from unpriced_calls u group by 1");
         await using var reader = await command.ExecuteReaderAsync(cancellation);
-        var calls = Reasons.ToDictionary(r => r, _ => 0L);
+        var (calls, found) = (Reasons.ToDictionary(r => r, _ => 0L), 0);
         while (await reader.ReadAsync(cancellation))
         {
-            var kind = PricedAmount.KindOf(reader.GetString(0));
-            calls[kind] = calls.GetValueOrDefault(kind) + reader.GetInt64(1);
+            calls[reader.GetString(0)] = reader.GetInt64(1);
+            found++;
         }
 
         _calls = calls;
+        return found;
     }
 
     private IEnumerable<Measurement<long>> Measure() =>
