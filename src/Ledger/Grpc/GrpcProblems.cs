@@ -54,6 +54,7 @@ public sealed partial class GrpcProblems
         ["too-many-keys"] = GrpcCode.FailedPrecondition,
         ["key-expired"] = GrpcCode.FailedPrecondition,
         ["report-failed"] = GrpcCode.FailedPrecondition,
+        ["too-many-reports"] = GrpcCode.FailedPrecondition,
         ["version-conflict"] = GrpcCode.Aborted,
         ["precondition-failed"] = GrpcCode.Aborted,
         ["body-too-large"] = GrpcCode.ResourceExhausted,

@@ -56,6 +56,7 @@ public static class Problems
         ["campaign-started"] = new(409, "The campaign has begun"),
         ["campaign-over"] = new(409, "The campaign is over"),
         ["report-failed"] = new(409, "The report could not be made"),
+        ["too-many-reports"] = new(409, "The tenant has as many reports as it may have"),
         ["version-conflict"] = new(409, "Others changed the same thing at the same time"),
         ["precondition-failed"] = new(412, "The resource is not in the expected version"),
         ["body-too-large"] = new(413, "The body is too large"),

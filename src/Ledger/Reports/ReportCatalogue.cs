@@ -144,7 +144,7 @@ public static class ReportCatalogue
 }
 
 /// <summary>Reads the view "Reports".</summary>
-public sealed class ReportsReader(ViewDatabase snapshots, AllTenantsDatabase all, Views views)
+public sealed class ReportsReader(ViewDatabase snapshots, AllTenantsDatabase all, Views views, EventReader log)
 {
     /// <summary>The views an answer is made of.</summary>
     public static readonly string[] Names = [ReportsProjection.View];
@@ -176,24 +176,52 @@ public sealed class ReportsReader(ViewDatabase snapshots, AllTenantsDatabase all
     }
 
     /// <summary>
-    /// Of all tenants, the report that waits longest to be made; with <paramref name="lost"/>, one that was made and whose file is not
-    /// there. Those that were asked for at the positions <paramref name="except"/> are passed over.
+    /// Why no further report is asked for; null when one may be. Of several that are asked for at the same moment, each may be the
+    /// last. Costs the tenant's reports.
     /// </summary>
-    public async Task<(string TenantId, Report Report)?> Next(bool lost, IReadOnlyCollection<long> except, CancellationToken cancellation)
+    internal async Task<Rejection?> Refuse(string tenantId, CancellationToken cancellation)
+    {
+        var head = await log.ReadHead(cancellation);
+        if (!await views.WaitFor(Names, head, Positions.DefaultWait, cancellation))
+        {
+            return new Rejection("view-behind", $"How many reports the tenant has is not known up to position {head} yet.");
+        }
+
+        var (kept, waiting) = (await snapshots.Rows(
+            tenantId,
+            Sql.Command("select count(*), count(*) filter (where r.status = 'pending') from reports r where r.tenant_id = $1", Sql.Value(tenantId)),
+            row => (row.GetInt64(0), row.GetInt64(1)), cancellation))[0];
+        return waiting >= RequestReport.MaxWaiting
+            ? new Rejection("too-many-reports", $"{RequestReport.MaxWaiting} reports of the tenant wait to be made: ask again when some of them are.")
+            : kept >= RequestReport.MaxKept ? new Rejection("too-many-reports", $"The tenant has {RequestReport.MaxKept} reports: delete some.") : null;
+    }
+
+    /// <summary>
+    /// Of the tenant after <paramref name="tenantId"/>, in turn, the report that waits longest to be made; with <paramref name="lost"/>,
+    /// one of any tenant that was made and whose file is not there. Those that were asked for at the positions <paramref name="except"/>
+    /// are passed over. Costs the reports that wait, or all of them.
+    /// </summary>
+    public async Task<(string TenantId, Report Report)?> Next(
+        bool lost, string tenantId, IReadOnlyCollection<long> except, CancellationToken cancellation)
     {
         var rows = await new ViewDatabase(all.Source).Rows(
             TenantScope.Every,
-            Sql.Command(lost
-                ? $"""
-                   select r.tenant_id, {ReportRow.Columns} from reports r
-                   where r.status = 'ready' and r.requested_position <> all($1) and not exists (
-                     select from report_chunks c where c.tenant_id = r.tenant_id and c.requested_position = r.requested_position and c.number = 0)
-                   limit 1
-                   """
-                : $"""
-                   select r.tenant_id, {ReportRow.Columns} from reports r
-                   where r.status = 'pending' and r.requested_position <> all($1) order by r.requested_position limit 1
-                   """, Sql.Longs(except)),
+            lost
+                ? Sql.Command(
+                    $"""
+                     select r.tenant_id, {ReportRow.Columns} from reports r
+                     where r.status = 'ready' and r.requested_position <> all($1) and not exists (
+                       select from report_chunks c where c.tenant_id = r.tenant_id and c.requested_position = r.requested_position and c.number = 0)
+                     limit 1
+                     """,
+                    Sql.Longs(except))
+                : Sql.Command(
+                    $"""
+                     select r.tenant_id, {ReportRow.Columns} from reports r
+                     where r.status = 'pending' and r.requested_position <> all($1)
+                     order by r.tenant_id <= $2, r.tenant_id, r.requested_position limit 1
+                     """,
+                    Sql.Longs(except), Sql.Value(tenantId)),
             row => (TenantId: row.GetString(0), Report: ReportRow.Read(row, 1)), cancellation);
         return rows.Count == 0 ? null : rows[0];
     }

@@ -5,7 +5,7 @@ using Npgsql;
 namespace Ledger.Reports;
 
 /// <summary>
-/// Makes the reports that were asked for, one after the other, on the node that keeps the views. A node that dies in the midst
+/// Makes the reports that were asked for, one after the other and the tenants in turn, on the node that keeps the views. A node that dies in the midst
 /// of one leaves nothing but the request: the next node makes it anew, with the same lines.
 /// </summary>
 public sealed partial class ReportMaker(
@@ -40,6 +40,7 @@ public sealed partial class ReportMaker(
     private readonly SemaphoreSlim _making = new(1, 1);
     private readonly Dictionary<long, int> _attempts = [];
     private readonly Dictionary<long, long> _postponed = [];
+    private string _lastTenant = "";
 
     /// <summary>Makes whatever waits, and what is lost; returns how many reports were made.</summary>
     public async Task<int> MakeAll(CancellationToken cancellation) =>
@@ -119,8 +120,9 @@ public sealed partial class ReportMaker(
         try
         {
             var made = 0;
-            while (await reports.Next(lost, Postponed(), cancellation) is { } next)
+            while (await reports.Next(lost, _lastTenant, Postponed(), cancellation) is { } next)
             {
+                _lastTenant = next.TenantId;
                 switch (await Make(next.TenantId, next.Report, cancellation))
                 {
                     case Attempt.Made:

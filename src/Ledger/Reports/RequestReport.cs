@@ -7,6 +7,12 @@ namespace Ledger.Reports;
 /// <summary>Asks for a report of a month. One of a month that is over is the same for everybody who asks.</summary>
 public sealed record RequestReport(string Kind, string Month, string? UserId = null)
 {
+    /// <summary>Reports of a tenant that were not deleted.</summary>
+    public const int MaxKept = 1_000;
+
+    /// <summary>Reports of a tenant that wait to be made.</summary>
+    public const int MaxWaiting = 100;
+
     /// <summary>Decides on what has become of a report under this id.</summary>
     public Decision Decide(Report report)
     {
@@ -25,7 +31,8 @@ public sealed record RequestReport(string Kind, string Month, string? UserId = n
         .Produces<ReportAnswer>(201).Produces<ReportAnswer>().ProducesCommandProblems();
 
     private static async Task<IResult> Handle(
-        RequestReport body, HttpContext http, CommandHandler handler, EventReader log, LedgerClock clock, CancellationToken cancellation)
+        RequestReport body, HttpContext http, CommandHandler handler, EventReader log, ReportsReader reports, LedgerClock clock,
+        CancellationToken cancellation)
     {
         var now = clock.GetUtcNow();
         var errors = new Validation();
@@ -54,7 +61,13 @@ public sealed record RequestReport(string Kind, string Month, string? UserId = n
             async _ =>
             {
                 var (report, version) = await log.Fold(new StreamKey(context.TenantId, stream), Report.Initial(id), Report.Evolve, cancellation);
-                return new Decided(body.Decide(report), stream, Report.StreamType, [new StreamCondition(stream, version)]);
+                var decision = body.Decide(report);
+                if (decision.Events.Count > 0 && await reports.Refuse(context.TenantId, cancellation) is { } full)
+                {
+                    decision = full;
+                }
+
+                return new Decided(decision, stream, Report.StreamType, [new StreamCondition(stream, version)]);
             },
             cancellation);
         if (result.Rejection is { } rejection)

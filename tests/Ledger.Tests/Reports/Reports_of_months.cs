@@ -225,6 +225,65 @@ public sealed class Reports_of_months(PostgresFixture postgres, ITestOutputHelpe
     }
 
     [Fact]
+    public async Task Are_so_many_and_no_more_of_a_tenant()
+    {
+        await using var node = await Node();
+        var (made, _) = await Make(node, "2026-10");
+        var database = node.Services.GetRequiredService<OwnerDatabase>().Source;
+        await Add(Requests.DefaultTenant, "kept", RequestReport.MaxKept - 2, "ready");
+        await Add("other", "others", 10, "ready"); // these don't count
+
+        (await Ask(node, "2026-11", null, ("Idempotency-Key", "last"))).Is(HttpStatusCode.Created);
+
+        Assert.Contains("delete some", (await Ask(node, "2026-11")).IsProblem(409, "too-many-reports").Text, StringComparison.Ordinal);
+        Assert.True((await Ask(node, "2026-11", null, ("Idempotency-Key", "last"))).Is(HttpStatusCode.Created).Replayed);
+        (await Ask(node, "2026-10")).Is(HttpStatusCode.OK);
+        (await node.Delete(made.Json.GetProperty("url").GetString()!.Replace(".csv", "", StringComparison.Ordinal))).Is(HttpStatusCode.NoContent);
+        (await Ask(node, "2026-10")).Is(HttpStatusCode.Created);
+
+        await Execute("delete from reports where report_id like 'kept-%'");
+        await Add(Requests.DefaultTenant, "waits", RequestReport.MaxWaiting, "pending");
+        Assert.Contains("wait to be made", (await Ask(node, "2026-11")).IsProblem(409, "too-many-reports").Text, StringComparison.Ordinal);
+
+        Task Add(string tenant, string id, int count, string status) => Execute(
+            $"""
+             insert into reports (tenant_id, report_id, kind, month, status, requested_position, requested_at, version)
+             select '{tenant}', '{id}-' || i, 'memberships', '2026-01-01', '{status}', 1000000 + i, now(), 1 from generate_series(1, {count}) i
+             """);
+
+        async Task Execute(string sql)
+        {
+            await using var command = database.CreateCommand(sql);
+            await command.ExecuteNonQueryAsync(Cancellation);
+        }
+    }
+
+    [Fact]
+    public async Task Are_made_of_tenants_in_turn()
+    {
+        await using var node = await Node();
+        await using (var command = node.Services.GetRequiredService<OwnerDatabase>().Source.CreateCommand(
+            """
+            insert into reports (tenant_id, report_id, kind, month, status, requested_position, requested_at, version)
+            select t, t || i, 'memberships', '2026-01-01', 'pending', p + i, now(), 1
+            from (values ('a', 100), ('b', 200), ('c', 300)) v (t, p), generate_series(1, 2) i
+            """))
+        {
+            await command.ExecuteNonQueryAsync(Cancellation);
+        }
+
+        var (turns, tenant, made) = (new List<string>(), "", new List<long>());
+        while (await node.Services.GetRequiredService<ReportsReader>().Next(lost: false, tenant, made, Cancellation) is { } next)
+        {
+            tenant = next.TenantId;
+            made.Add(next.Report.RequestedPosition);
+            turns.Add(next.Report.Id);
+        }
+
+        Assert.Equal("a1 b1 c1 a2 b2 c2", string.Join(' ', turns));
+    }
+
+    [Fact]
     public async Task Whose_statements_take_too_long_are_given_up_and_do_not_hold_up_others()
     {
         await using var node = await Node();
