@@ -20,4 +20,19 @@ public sealed class Psql(TestNode node) : IClassFixture<TestNode>
         Assert.Equal("user-u1|ledger\n", await File.ReadAllTextAsync(answer, TestContext.Current.CancellationToken));
         Assert.Equal(2, await PsqlVerb.Run("Host=127.0.0.1;Port=1;Username=nobody", new EventStoreOptions(), ["-c", "select 1"], TextWriter.Null));
     }
+
+    [Theory]
+    [InlineData("SSL Mode=Disable", "PGSSLMODE=disable")]
+    [InlineData("SSL Mode=Allow", "PGSSLMODE=allow")]
+    [InlineData("SSL Mode=Require", "PGSSLMODE=require")]
+    [InlineData(
+        "SSL Mode=VerifyCA;Root Certificate=/etc/ca.pem;SSL Certificate=/etc/ledger.pem;SSL Key=/etc/ledger.key",
+        "PGSSLCERT=/etc/ledger.pem PGSSLKEY=/etc/ledger.key PGSSLMODE=verify-ca PGSSLROOTCERT=/etc/ca.pem")]
+    [InlineData("SSL Mode=VerifyFull;Passfile=/etc/passwords", "PGPASSFILE=/etc/passwords PGSSLMODE=verify-full")]
+    [InlineData("", "")]
+    public void connects_as_safely_as_the_ledger(string settings, string expected) => Assert.Equal(
+        expected,
+        string.Join(' ', PsqlVerb.Variables($"Host=db;{settings}", new EventStoreOptions())
+            .Where(v => v.Key.StartsWith("PGSSL", StringComparison.Ordinal) || v.Key == "PGPASSFILE")
+            .Select(v => $"{v.Key}={v.Value}").Order(StringComparer.Ordinal)));
 }
