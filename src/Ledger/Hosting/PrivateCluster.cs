@@ -24,11 +24,18 @@ public sealed class PrivateCluster : IAsyncDisposable
     /// <summary>How long an immediate stop may take before disposal kills the process.</summary>
     public static readonly TimeSpan ImmediateStopTimeout = TimeSpan.FromSeconds(5);
 
+    /// <summary>How long it is waited at first before PostgreSQL is started again that has ended by itself; each time twice as long.</summary>
+    public static readonly TimeSpan MinRestartPause = TimeSpan.FromSeconds(0.5);
+
+    /// <summary>How long it is waited at most; one that has run for longer is waited for as at first.</summary>
+    public static readonly TimeSpan MaxRestartPause = TimeSpan.FromSeconds(30);
+
     private const int MaxPortAttempts = 5;
     private const int MaxReportedLines = 12;
     private const int PasswordBytes = 32;
     private const string WalCompression = "wal_compression";
     private static readonly TimeSpan PollInterval = TimeSpan.FromMilliseconds(10);
+    private static readonly TimeSpan WatchInterval = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan SlowStart = TimeSpan.FromSeconds(3);
 
     /// <summary>An eighth of the memory, from 128 MB to 1 GB.</summary>
@@ -55,16 +62,21 @@ public sealed class PrivateCluster : IAsyncDisposable
     private readonly PostgresBinaries binaries;
     private readonly PostgresAccount account;
     private readonly string home;
+    private readonly IReadOnlyDictionary<string, string> settings;
     private readonly ConcurrentQueue<string> startOutput = new();
+    private readonly CancellationTokenSource stopping = new();
     private string walCompression = "pglz";
     private Process? process;
+    private Task keeping = Task.CompletedTask;
 
-    private PrivateCluster(FolderLock folderLock, PostgresBinaries binaries, PostgresAccount account, string home)
+    private PrivateCluster(
+        FolderLock folderLock, PostgresBinaries binaries, PostgresAccount account, string home, IReadOnlyDictionary<string, string> settings)
     {
         this.folderLock = folderLock;
         this.binaries = binaries;
         this.account = account;
         this.home = home;
+        this.settings = settings;
     }
 
     /// <summary>PostgreSQL's data directory.</summary>
@@ -94,13 +106,13 @@ public sealed class PrivateCluster : IAsyncDisposable
         {
             var binaries = options.Binaries ?? await PostgresBinaries.FindOrInstallAsync(say, ct);
             var (account, home) = await SettleAsync(options, say, ct);
-            cluster = new PrivateCluster(folderLock, binaries, account, home);
+            cluster = new PrivateCluster(folderLock, binaries, account, home, options.Settings);
             if (!Directory.Exists(cluster.DataDirectory))
                 await cluster.InitializeAsync(durable: options.Settings.GetValueOrDefault("fsync") != "off", say, ct);
             await cluster.CheckAsync(ct);
             await PostgresProcesses.StopLeftoversAsync(cluster.DataDirectory, say, ct);
             await cluster.ChooseCompressionAsync(ct);
-            await cluster.LaunchAsync(options.Settings, say, ct);
+            await cluster.LaunchAsync(say, ct);
             await cluster.EnsureDatabaseAsync(ct);
             return cluster;
         }
@@ -130,9 +142,14 @@ public sealed class PrivateCluster : IAsyncDisposable
         return null;
     }
 
+    /// <summary>From now on, starts PostgreSQL again, on the same port, when it has ended by itself, until it is stopped.</summary>
+    public void Keep(Action<string> say) => keeping = KeepAsync(say, stopping.Token);
+
     /// <summary>Stops PostgreSQL and waits until it is gone; the folder stays this process's until disposal.</summary>
     public async Task StopAsync(PostgresStop mode)
     {
+        await stopping.CancelAsync();
+        await keeping;
         if (process is not { HasExited: false })
             return;
         PostgresProcesses.Send(
@@ -270,13 +287,13 @@ public sealed class PrivateCluster : IAsyncDisposable
             walCompression = Lz4;
     }
 
-    private async Task LaunchAsync(IReadOnlyDictionary<string, string> settings, Action<string> say, CancellationToken ct)
+    private async Task LaunchAsync(Action<string> say, CancellationToken ct)
     {
         for (var attempt = 1; ; attempt++)
         {
             var started = DateTime.UtcNow;
             Port = FreePort();
-            Spawn(settings);
+            Spawn();
             if (await BecomesReadyAsync(say, ct))
                 return;
 
@@ -286,7 +303,53 @@ public sealed class PrivateCluster : IAsyncDisposable
         }
     }
 
-    private void Spawn(IReadOnlyDictionary<string, string> settings)
+    private async Task KeepAsync(Action<string> say, CancellationToken ct)
+    {
+        try
+        {
+            for (var pause = MinRestartPause; ;)
+            {
+                var clock = Stopwatch.StartNew();
+                // Waiting for its exit would wait for all that hold its output as well, such as a backend that is still busy.
+                while (!process!.HasExited)
+                    await Task.Delay(WatchInterval, ct);
+                pause = clock.Elapsed > MaxRestartPause ? MinRestartPause : pause;
+                say($"PostgreSQL (process {ProcessId}) has ended by itself, and is started again.");
+                do
+                {
+                    await Task.Delay(pause, ct);
+                    pause = pause * 2 < MaxRestartPause ? pause * 2 : MaxRestartPause;
+                }
+                while (!await StartsAgainAsync(say, ct));
+                say($"PostgreSQL runs again, as process {ProcessId}.");
+            }
+        }
+        catch (OperationCanceledException) when (ct.IsCancellationRequested)
+        {
+            // It is being stopped.
+        }
+    }
+
+    private async Task<bool> StartsAgainAsync(Action<string> say, CancellationToken ct)
+    {
+        try
+        {
+            await PostgresProcesses.StopLeftoversAsync(DataDirectory, say, ct);
+            var started = DateTime.UtcNow;
+            Spawn();
+            if (await BecomesReadyAsync(say, ct))
+                return true;
+            say($"PostgreSQL did not start: {LastLines(LinesSince(started))}");
+        }
+        catch (Exception exception) when (exception is not OperationCanceledException)
+        {
+            say($"PostgreSQL could not be started: {exception.Message}"); // whatever it is, it may pass
+        }
+
+        return false;
+    }
+
+    private void Spawn()
     {
         var effective = new Dictionary<string, string>(DefaultSettings) { [WalCompression] = walCompression };
         foreach (var (name, value) in settings)
@@ -299,21 +362,22 @@ public sealed class PrivateCluster : IAsyncDisposable
 
         // In a session of its own PostgreSQL does not get the terminal's Ctrl-C before Ledger has written what it holds.
         string[] session = OnPath("setsid") ? ["setsid"] : [];
-        process = new Process
+        var spawned = new Process
         {
             StartInfo = Tool.Describe(account.Command([
                 .. session, binaries.PathOf("postgres"), "-D", DataDirectory,
                 .. effective.SelectMany(setting => new[] { "-c", $"{setting.Key}={setting.Value}" })])),
         };
         startOutput.Clear();
-        process.OutputDataReceived += Keep;
-        process.ErrorDataReceived += Keep;
-        process.Start();
-        process.StandardInput.Close();
-        process.BeginOutputReadLine();
-        process.BeginErrorReadLine();
+        spawned.OutputDataReceived += Note;
+        spawned.ErrorDataReceived += Note;
+        spawned.Start();
+        process = spawned;
+        spawned.StandardInput.Close();
+        spawned.BeginOutputReadLine();
+        spawned.BeginErrorReadLine();
 
-        void Keep(object sender, DataReceivedEventArgs line)
+        void Note(object sender, DataReceivedEventArgs line)
         {
             if (line.Data is null)
                 return;

@@ -192,6 +192,7 @@ public static class Verbs
     private static async Task<int> Up(LedgerSettings settings, TextWriter output, CancellationToken cancellation)
     {
         await using var cluster = await StartCluster(settings, output, cancellation);
+        cluster?.Keep(output.WriteLine);
         await using var app = LedgerHost.Build(settings, cluster?.ConnectionString ?? settings.Database!);
         await app.StartAsync(cancellation);
         var open = app.Services.GetRequiredService<Access>().IsOpen;

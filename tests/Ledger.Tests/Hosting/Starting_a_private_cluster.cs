@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Net;
 using System.Net.NetworkInformation;
 using Ledger.Hosting;
+using Ledger.Tests.Running;
 using Npgsql;
 
 namespace Ledger.Tests.Hosting;
@@ -87,6 +88,23 @@ public sealed class Starting_a_private_cluster : IDisposable
         await using var second = await StartAsync();
 
         await AssertKeptAsync(second);
+    }
+
+    [Fact]
+    public async Task starts_again_on_its_port_when_postgres_is_killed_while_it_is_kept()
+    {
+        await using var cluster = await StartAsync();
+        cluster.Keep(said.Add);
+        await WriteAsync(cluster);
+        var (killed, port) = (cluster.ProcessId, cluster.Port);
+
+        PostgresProcesses.Send(PostgresProcesses.Signal.Kill, killed);
+
+        await Patience.Until(() => Task.FromResult(cluster.ProcessId != killed && PostgresProcesses.IsReady(cluster.DataDirectory, cluster.ProcessId)), "PostgreSQL runs again");
+        Assert.Equal(port, cluster.Port);
+        await AssertKeptAsync(cluster);
+        await cluster.StopAsync(PostgresStop.Fast);
+        Assert.False(PostgresProcesses.IsReady(cluster.DataDirectory, cluster.ProcessId));
     }
 
     [Fact]

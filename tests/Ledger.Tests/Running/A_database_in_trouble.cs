@@ -1,6 +1,8 @@
+using System.Globalization;
 using System.Net;
 using System.Text;
 using System.Text.Json;
+using Ledger.Hosting;
 using Ledger.Tests.Hosting;
 using Ledger.Tests.Operations;
 using Npgsql;
@@ -54,6 +56,40 @@ public sealed class A_database_in_trouble
                 await node.DisposeAsync();
             }
         }
+    }
+
+    [Fact]
+    public async Task that_is_private_and_killed_is_started_again_with_what_was_acknowledged()
+    {
+        using var home = new TempFolder();
+        await using var node = await UpProcess.Start("", ("LEDGER_HOME", Path.Combine(home.Path, ".ledger")), ("LEDGER_SWEEP_SECONDS", "1"), ("LEDGER_POOL_SIZE", "24"));
+        var data = node.Output.Single(l => l.StartsWith("Data lies in ", StringComparison.Ordinal))["Data lies in ".Length..];
+        for (var round = 0; round < 2; round++)
+        {
+            Assert.Equal(HttpStatusCode.Created, await Put($"before-{round}"));
+            var killed = await Postmaster();
+            PostgresProcesses.Send(PostgresProcesses.Signal.Kill, killed);
+
+            await Patience.Until(() => Task.FromResult(node.Output.Count(l => l.StartsWith("PostgreSQL runs again", StringComparison.Ordinal)) > round), "PostgreSQL is started again");
+            await AssertReady([node]);
+            Assert.NotEqual(killed, await Postmaster());
+            // Connections of before may still be refused.
+            await Patience.Until(async () => await Put($"before-{round}") == HttpStatusCode.OK, "what was acknowledged is there");
+            await Patience.Until(async () => await Put($"after-{round}") is HttpStatusCode.Created or HttpStatusCode.OK, "commands are taken");
+        }
+
+        await node.Stop();
+        Assert.Contains("Ledger has stopped", node.Output);
+        Assert.False(File.Exists(Path.Combine(data, "postmaster.pid"))); // and PostgreSQL with it
+
+        async Task<HttpStatusCode> Put(string user)
+        {
+            using var body = new StringContent("""{"attributes":{"a":1}}""", Encoding.UTF8, "application/json");
+            using var answer = await node.Client.PutAsync(new Uri($"/v1/users/{user}", UriKind.Relative), body, Ct);
+            return answer.StatusCode;
+        }
+
+        async Task<int> Postmaster() => int.Parse((await File.ReadAllLinesAsync(Path.Combine(data, "postmaster.pid"), Ct))[0], CultureInfo.InvariantCulture);
     }
 
     [Fact]
