@@ -1,4 +1,3 @@
-using Ledger.EventStore;
 using Ledger.Grpc.Health;
 using Ledger.Hosting;
 using Ledger.Http;
@@ -7,7 +6,7 @@ using ServiceDescriptor = Google.Protobuf.Reflection.ServiceDescriptor;
 namespace Ledger.Grpc;
 
 /// <summary><c>grpc.health.v1.Health</c>: what <c>GET /health/ready</c> says, for whoever asks over gRPC.</summary>
-internal sealed class HealthService(SchemaMigrator migrator, Npgsql.NpgsqlDataSource database, Views views, Sealer sealer)
+internal sealed class HealthService(Readiness readiness)
 {
     /// <summary>Adds its method.</summary>
     public void AddTo(GrpcTransport transport) => transport.Add<HealthCheckRequest, HealthCheckResponse>(
@@ -20,7 +19,7 @@ internal sealed class HealthService(SchemaMigrator migrator, Npgsql.NpgsqlDataSo
             return new GrpcStatus(GrpcCode.NotFound, $"There is no service {request.Service}.");
         }
 
-        var health = await Operations.Check(migrator, database, views, sealer, cancellation);
+        var health = await readiness.Look(cancellation);
         return new HealthCheckResponse
         {
             Status = health.Status == "ok" ? HealthCheckResponse.Types.ServingStatus.Serving : HealthCheckResponse.Types.ServingStatus.NotServing,

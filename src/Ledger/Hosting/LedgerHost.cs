@@ -44,7 +44,7 @@ public static class LedgerHost
         builder.Services.AddLedgerProblems().AddLedgerJson().AddRejectionOf(StoreRejections.Of);
         builder.Services.AddApiDescription();
         builder.Services.AddMetricCollector();
-        builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System);
+        builder.Services.AddEventStore(settings, connectionString, wallClock ?? TimeProvider.System).AddOperations();
         builder.Services.AddUsers(SegmentsFeature.MembershipEvents.Select(e => e.Item1), UsageViewsFeature.EventsOfUsers, UsageViewsFeature.UserOf);
         builder.Services.AddSegments(new SweepInterval(settings.SweepInterval));
         builder.Services.AddAiServices().AddUsage().AddEvents().AddGrpcFace().AddCompressedBodies();

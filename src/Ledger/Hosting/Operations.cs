@@ -12,6 +12,17 @@ public sealed record HealthAnswer(string Status, IReadOnlyDictionary<string, str
 /// <summary>Health, and the daemon's views: looking, pausing, resuming, rebuilding.</summary>
 public static class Operations
 {
+    /// <summary>How long what a readiness check found is the answer to further ones.</summary>
+    public static readonly TimeSpan ReadinessKept = TimeSpan.FromSeconds(1);
+
+    /// <summary>What the routes need.</summary>
+    public static IServiceCollection AddOperations(this IServiceCollection services) => services
+        .AddSingleton(s => new Readiness(
+            cancellation => Check(
+                s.GetRequiredService<SchemaMigrator>(), s.GetRequiredService<Npgsql.NpgsqlDataSource>(), s.GetRequiredService<Views>(),
+                s.GetRequiredService<Sealer>(), cancellation),
+            TimeProvider.System));
+
     /// <summary>The routes.</summary>
     public static void MapOperations(this IEndpointRouteBuilder routes)
     {
@@ -52,7 +63,7 @@ public static class Operations
     }
 
     /// <summary>Looks whether database, schema and daemon are fit for work: status <c>ok</c> or <c>not-ready</c>.</summary>
-    internal static async Task<HealthAnswer> Check(SchemaMigrator migrator, Npgsql.NpgsqlDataSource database, Views views, Sealer sealer, CancellationToken cancellation)
+    private static async Task<HealthAnswer> Check(SchemaMigrator migrator, Npgsql.NpgsqlDataSource database, Views views, Sealer sealer, CancellationToken cancellation)
     {
         var checks = new Dictionary<string, string>();
         try
@@ -77,9 +88,9 @@ public static class Operations
         return new HealthAnswer(checks.Values.All(c => c == "ok") ? "ok" : "not-ready", checks);
     }
 
-    private static async Task<IResult> Ready(SchemaMigrator migrator, Npgsql.NpgsqlDataSource database, Views views, Sealer sealer, CancellationToken cancellation)
+    private static async Task<IResult> Ready(HttpContext http, CancellationToken cancellation)
     {
-        var health = await Check(migrator, database, views, sealer, cancellation);
+        var health = await http.RequestServices.GetRequiredService<Readiness>().Look(cancellation);
         return Results.Json(health, statusCode: health.Status == "ok" ? 200 : 503);
     }
 }

@@ -1,5 +1,7 @@
 using System.Net;
 using Ledger.EventStore;
+using Ledger.Hosting;
+using Ledger.Tests.Running;
 using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 
@@ -13,6 +15,42 @@ public sealed class Operating_a_node(TestNode node) : IClassFixture<TestNode>
         Assert.Equal("""{"status":"ok","checks":{}}""", (await node.GetAsIs("/health/live")).Is(HttpStatusCode.OK).Text);
         var ready = (await node.GetAsIs("/health/ready")).Is(HttpStatusCode.OK);
         Assert.Equal("""{"status":"ok","checks":{"schema":"ok","database":"ok","daemon":"ok","log":"ok"}}""", ready.Text);
+    }
+
+    [Fact]
+    public async Task looks_once_a_second_whether_it_is_ready_and_one_look_at_a_time()
+    {
+        var clock = new Seconds();
+        var (looks, under, most) = (0, 0, 0);
+        var going = new TaskCompletionSource();
+        using var readiness = new Readiness(
+            async _ =>
+            {
+                most = Math.Max(most, ++under);
+                await going.Task;
+                under--;
+                return new HealthAnswer($"look {++looks}", new Dictionary<string, string>());
+            },
+            clock);
+
+        var asked = Enumerable.Range(0, 20).Select(_ => readiness.Look(TestContext.Current.CancellationToken)).ToArray();
+        going.SetResult();
+
+        Assert.All(await Task.WhenAll(asked), answer => Assert.Equal("look 1", answer.Status));
+        Assert.Equal(1, most);
+        Assert.Equal("look 1", (await readiness.Look(TestContext.Current.CancellationToken)).Status);
+        clock.Passed = 1;
+        Assert.Equal("look 2", (await readiness.Look(TestContext.Current.CancellationToken)).Status);
+    }
+
+    /// <summary>A clock that stands still until it is told how many seconds have passed.</summary>
+    private sealed class Seconds : TimeProvider
+    {
+        public long Passed { get; set; }
+
+        public override long TimestampFrequency => 1;
+
+        public override long GetTimestamp() => Passed;
     }
 
     [Fact]
@@ -137,7 +175,7 @@ public sealed class Operating_a_node(TestNode node) : IClassFixture<TestNode>
         await Execute("alter table ledger.memberships drop constraint broken");
         (await own.Post("/v1/projections/Memberships/resume", null)).Is(HttpStatusCode.Accepted);
         Assert.Equal(["later", "poison"], (await own.Get("/v1/segments/fails/members")).Each("userId"));
-        (await own.GetAsIs("/health/ready")).Is(HttpStatusCode.OK);
+        await Patience.Until(async () => (await own.GetAsIs("/health/ready")).Status == HttpStatusCode.OK, "the node is ready"); // what was found is kept for a moment
 
         async Task Execute(string sql)
         {
