@@ -19,7 +19,7 @@ internal sealed class HealthService(Readiness readiness)
             return new GrpcStatus(GrpcCode.NotFound, $"There is no service {request.Service}.");
         }
 
-        var health = await readiness.Look(cancellation);
+        var health = await readiness.Ask(cancellation);
         return new HealthCheckResponse
         {
             Status = health.Status == "ok" ? HealthCheckResponse.Types.ServingStatus.Serving : HealthCheckResponse.Types.ServingStatus.NotServing,

@@ -90,7 +90,7 @@ public static class Operations
 
     private static async Task<IResult> Ready(HttpContext http, CancellationToken cancellation)
     {
-        var health = await http.RequestServices.GetRequiredService<Readiness>().Look(cancellation);
+        var health = await http.RequestServices.GetRequiredService<Readiness>().Ask(cancellation);
         return Results.Json(health, statusCode: health.Status == "ok" ? 200 : 503);
     }
 }

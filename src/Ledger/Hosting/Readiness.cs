@@ -10,7 +10,7 @@ internal sealed class Readiness(Func<CancellationToken, Task<HealthAnswer>> look
     private volatile Found? _found;
 
     /// <summary>What the last look found, or another one if that is too old.</summary>
-    public async Task<HealthAnswer> Look(CancellationToken cancellation)
+    public async Task<HealthAnswer> Ask(CancellationToken cancellation)
     {
         if (Known() is { } known)
         {

@@ -33,14 +33,14 @@ public sealed class Operating_a_node(TestNode node) : IClassFixture<TestNode>
             },
             clock);
 
-        var asked = Enumerable.Range(0, 20).Select(_ => readiness.Look(TestContext.Current.CancellationToken)).ToArray();
+        var asked = Enumerable.Range(0, 20).Select(_ => readiness.Ask(TestContext.Current.CancellationToken)).ToArray();
         going.SetResult();
 
         Assert.All(await Task.WhenAll(asked), answer => Assert.Equal("look 1", answer.Status));
         Assert.Equal(1, most);
-        Assert.Equal("look 1", (await readiness.Look(TestContext.Current.CancellationToken)).Status);
+        Assert.Equal("look 1", (await readiness.Ask(TestContext.Current.CancellationToken)).Status);
         clock.Passed = 1;
-        Assert.Equal("look 2", (await readiness.Look(TestContext.Current.CancellationToken)).Status);
+        Assert.Equal("look 2", (await readiness.Ask(TestContext.Current.CancellationToken)).Status);
     }
 
     /// <summary>A clock that stands still until it is told how many seconds have passed.</summary>
