@@ -76,6 +76,7 @@ public static class EventStoreDatabase
                 NoResetOnClose = true, // nothing here leaves a setting or a lock behind, and resetting is three statements a use
                 Timezone = "UTC",
                 IncludeErrorDetail = false,
+                IncludeFailedBatchedCommand = true, // so that it is known whose statement it was
             },
         };
         return builder.UseLoggerFactory(loggers).NameSpans().Build();

@@ -19,15 +19,6 @@ public static class Sql
         return command;
     }
 
-    /// <summary>Adds a statement for so many rows, unless there are none.</summary>
-    public static void AddFor(this NpgsqlBatch batch, int rows, Func<NpgsqlBatchCommand> command)
-    {
-        if (rows > 0)
-        {
-            batch.BatchCommands.Add(command());
-        }
-    }
-
     /// <summary>A statement of its own with its parameters, $1 first.</summary>
     public static NpgsqlCommand Command(this NpgsqlDataSource database, string text, params ReadOnlySpan<NpgsqlParameter> parameters)
     {

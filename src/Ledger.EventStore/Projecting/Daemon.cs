@@ -29,6 +29,7 @@ public sealed partial class Daemon : IAsyncDisposable
     private readonly PageLength _length;
     private readonly Pace _pace;
     private IReadOnlyList<ViewStatus> _statuses = [];
+    private (IReadOnlyList<ViewStatus> As, IProjection[] Members, long Position)? _together; // all that run, until something else is heard of them
     private bool _isOutdated;
     private volatile bool _isRebuildWaiting;
     private Task[] _loops = [];
@@ -142,7 +143,7 @@ public sealed partial class Daemon : IAsyncDisposable
         _loops = [];
     }
 
-    /// <summary>Hears of new events, of other nodes' progress and of requests. What it misses the heartbeat finds.</summary>
+    /// <summary>Hears of new events and of requests. What it misses the heartbeat finds.</summary>
     private async Task Listen()
     {
         while (!_stopping.IsCancellationRequested)
@@ -150,24 +151,19 @@ public sealed partial class Daemon : IAsyncDisposable
             try
             {
                 await using var connection = await _background.OpenConnectionAsync(_stopping.Token);
-                var moved = false;
                 connection.Notification += (_, notification) =>
                 {
-                    switch (notification.Channel)
+                    if (notification.Channel == Channels.EventsAppended)
                     {
-                        case Channels.EventsAppended:
-                            Wake();
-                            break;
-                        case Channels.ViewsAsked:
-                            Signal(_beat);
-                            break;
-                        default:
-                            moved = true;
-                            break;
+                        Wake();
+                    }
+                    else
+                    {
+                        Signal(_beat);
                     }
                 };
                 await using (var command = new NpgsqlCommand(
-                    $"listen {Channels.EventsAppended}; listen {Channels.ViewsAsked}; listen {Channels.ViewsMoved}", connection))
+                    $"listen {Channels.EventsAppended}; listen {Channels.ViewsAsked}", connection))
                 {
                     await command.ExecuteNonQueryAsync(_stopping.Token);
                 }
@@ -175,12 +171,6 @@ public sealed partial class Daemon : IAsyncDisposable
                 while (true)
                 {
                     await connection.WaitAsync(_stopping.Token);
-                    if (moved && !IsLeader && _views.HasWaiters)
-                    {
-                        await _views.Refresh(_background, _stopping.Token);
-                    }
-
-                    moved = false;
                 }
             }
             catch (Exception exception)
@@ -299,6 +289,7 @@ public sealed partial class Daemon : IAsyncDisposable
     {
         if (Interlocked.Exchange(ref _epoch, epoch) != epoch)
         {
+            _views.Kept(epoch != 0);
             LogLeading(epoch != 0, epoch);
         }
     }
@@ -355,10 +346,20 @@ public sealed partial class Daemon : IAsyncDisposable
         }
     }
 
-    /// <summary>Projects each group of views once; returns whether there was anything to do.</summary>
+    /// <summary>
+    /// Projects each group of views once; returns whether there may be more. While all stand together it is enough to look at their
+    /// statuses with each heartbeat, which whoever asks for something brings about: no progress is made with a view that was stopped.
+    /// </summary>
     private async Task<bool> ProjectGroups(long epoch)
     {
-        _isRebuildWaiting = false;
+        if (_together is { } known && ReferenceEquals(known.As, _statuses) && !_isRebuildWaiting)
+        {
+            _together = null;
+            return await ProjectGroup(known.Members, known.Position, long.MaxValue, epoch, known.As, alone: true, lag: 0);
+        }
+
+        (_together, _isRebuildWaiting) = (null, false);
+        var asked = _statuses;
         var statuses = await _views.Refresh(_background, _stopping.Token);
         if (await _rebuild.Attend(statuses, epoch, _stopping.Token))
         {
@@ -369,30 +370,28 @@ public sealed partial class Daemon : IAsyncDisposable
             .Where(s => s.State == "running").GroupBy(s => s.Position).OrderBy(g => g.Key)
             .Select(g => (Position: g.Key, g.First().LagEvents, Members: _projections.Where(p => g.Any(s => s.Name == p.Name)).ToArray()))
             .Where(g => g.Members.Length > 0).ToArray();
-        var idle = true;
+        var isMore = false;
         for (var i = 0; i < groups.Length; i++)
         {
             var upTo = i + 1 < groups.Length ? groups[i + 1].Position : long.MaxValue;
-            idle &= await ProjectGroup(groups[i].Members, groups[i].Position, upTo, epoch, groups.Length == 1, groups[i].LagEvents);
+            isMore |= await ProjectGroup(groups[i].Members, groups[i].Position, upTo, epoch, asked, groups.Length == 1, groups[i].LagEvents);
         }
 
-        return !idle;
+        return isMore;
     }
 
     /// <summary>
     /// Folds what lies after <paramref name="position"/> for one group of views; alone, it goes on until the head or until
-    /// something was asked for. Returns whether there was nothing to do.
+    /// something was asked for. Returns whether there may be more: of what is appended after it has read, it is woken.
     /// </summary>
-    private async Task<bool> ProjectGroup(IProjection[] members, long position, long upTo, long epoch, bool alone, long lag)
+    private async Task<bool> ProjectGroup(IProjection[] members, long position, long upTo, long epoch, IReadOnlyList<ViewStatus> asked, bool alone, long lag)
     {
-        var idle = true;
+        var mayBeMore = false;
         await using var reading = await _background.OpenConnectionAsync(_stopping.Token);
         var page = alone && lag >= EventReader.MinCopiedEvents ? await CopyPage(position, lag)
             : await _reader.ReadPage(reading, position, upTo, _length.Positions, _stopping.Token);
-        var asked = _statuses;
         while (page.Events is { Count: > 0 } events)
         {
-            idle = false;
             _pace.Begin(events.Count);
             foreach (var stranger in events.Where(e => e.DataType is null && _strangers.Add(e.Type)))
             {
@@ -414,6 +413,7 @@ public sealed partial class Daemon : IAsyncDisposable
             }
 
             position = events[^1].Position;
+            mayBeMore = !alone || next is not null || !whole;
             if (next is null || !whole || _stopping.IsCancellationRequested || Epoch != epoch || _isRebuildWaiting || !ReferenceEquals(asked, _statuses))
             {
                 break;
@@ -422,7 +422,12 @@ public sealed partial class Daemon : IAsyncDisposable
             page = await next;
         }
 
-        return idle;
+        if (alone && !mayBeMore)
+        {
+            _together = (asked, members, position);
+        }
+
+        return mayBeMore;
 
         async Task<EventPage> CopyPage(long after, long atLeast)
         {

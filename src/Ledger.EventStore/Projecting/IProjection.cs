@@ -1,5 +1,3 @@
-using Npgsql;
-
 namespace Ledger.EventStore;
 
 /// <summary>
@@ -21,8 +19,8 @@ public interface IProjection
     IReadOnlyList<string> ReaderIndexes => [];
 
     /// <summary>
-    /// Folds the events, in order of position, and writes the changed rows through <paramref name="connection"/>, inside the
-    /// daemon's transaction: rows and progress are committed together. What it throws stops this view at that event.
+    /// Folds the events, in order of position, and writes the changed rows through <paramref name="transaction"/>, the
+    /// daemon's: rows and progress are committed together. What it throws stops this view at that event.
     /// </summary>
-    Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation);
+    Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation);
 }

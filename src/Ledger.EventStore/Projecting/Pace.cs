@@ -3,7 +3,7 @@ using System.Diagnostics;
 namespace Ledger.EventStore;
 
 /// <summary>
-/// How soon a batch of views follows the one before. It has the same dozen of round trips for one event as for a hundred, and with
+/// How soon a batch of views follows the one before. It has the same round trips for one event as for a hundred, and with
 /// each commit of the appender one could begin. So while events come several at a time and nobody waits for a view, they are gathered
 /// for a moment, and the cores are left to those who append. Whoever waits for a position is not kept waiting.
 /// </summary>

@@ -27,55 +27,88 @@ internal static class ProjectionBatch
             "project", ActivityKind.Consumer, default(ActivityContext), tags: null, links: commands.Select(c => new ActivityLink(c)));
         activity?.SetTag("ledger.position", events[^1].Position);
         activity?.SetTag("ledger.events", events.Count);
-        await using var connection = await database.OpenConnectionAsync();
-        await using var transaction = await Begin(connection, options);
-        foreach (var view in views)
+        bool written;
+        try
         {
-            await Fold(view, events, connection, CancellationToken.None);
+            written = await Write(database, views, events, from, epoch, options, apart: events.Count >= CopyRows.MinRows);
+        }
+        catch (Exception exception) when (exception is not (ProjectionFailedException or ProjectionFencedException) && !DatabaseErrors.IsUnavailable(exception))
+        {
+            written = await Write(database, views, events, from, epoch, options, apart: true); // and see whose it is
         }
 
-        await using var progress = new NpgsqlCommand(
+        if (!written)
+        {
+            return false;
+        }
+
+        Telemetry.ProjectTime.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
+        ShowVisible(commands, views, events[^1].Position, begun);
+        return true;
+    }
+
+    /// <summary>
+    /// Few events are one round trip for all views together, from begin to commit; the rows of many go view by view. What must hold for
+    /// the transaction to be committed is divided by, for want of an assertion in SQL: an error skips whatever follows it.
+    /// </summary>
+    private static async Task<bool> Write(
+        NpgsqlDataSource database, IReadOnlyList<IProjection> views, IReadOnlyList<RecordedEvent> events, long from, long epoch, EventStoreOptions options, bool apart)
+    {
+        await using var connection = await database.OpenConnectionAsync();
+        var transaction = new ViewTransaction(connection);
+        var entered = new NpgsqlBatchCommand($"select 1 / pg_try_advisory_xact_lock_shared({SchemaMigrator.ViewsLockKey(options)})::int, {IdleTimeout(options)}, set_config('synchronous_commit', 'off', true)");
+        var noted = new NpgsqlBatchCommand(
             """
-            with noted as (update projections set recorded_at = $5 where name = any($2) and state = 'running' returning name),
-            moved as (
+            with noted as (update projections set recorded_at = $2 where name = any($1) and state = 'running' returning 1)
+            select 1 / (count(*) = cardinality($1))::int from noted
+            """)
+        {
+            Parameters =
+            {
+                new NpgsqlParameter<string[]> { TypedValue = [.. views.Select(v => v.Name)] },
+                new NpgsqlParameter<DateTimeOffset> { TypedValue = events[^1].RecordedAt },
+            },
+        };
+        var moved = new NpgsqlBatchCommand(
+            """
+            with moved as (
               update mt_event_progression set last_seq_id = $1, last_updated = now()
-              where name in (select name || ':All' from noted) and last_seq_id = $3
+              where name = any($2) and last_seq_id = $3
                 and exists (select from daemon_lease where name = 'daemon' and epoch = $4)
-                and exists (select from mt_events where seq_id = $1 and id = $7)
-              returning name
+                and exists (select from mt_events where seq_id = $1 and id = $5)
+              returning 1
             )
-            select (select count(*) from noted), count(*), pg_notify($6, ''), set_config('synchronous_commit', 'off', true) from moved
-            """, connection)
+            select 1 / (count(*) = cardinality($2))::int from moved
+            """)
         {
             Parameters =
             {
                 new NpgsqlParameter<long> { TypedValue = events[^1].Position },
-                new NpgsqlParameter<string[]> { TypedValue = [.. views.Select(v => v.Name)] },
+                new NpgsqlParameter<string[]> { TypedValue = [.. views.Select(v => EventReader.ProgressionName(v.Name))] },
                 new NpgsqlParameter<long> { TypedValue = from },
                 new NpgsqlParameter<long> { TypedValue = epoch },
-                new NpgsqlParameter<DateTimeOffset> { TypedValue = events[^1].RecordedAt },
-                new NpgsqlParameter<string> { TypedValue = Channels.ViewsMoved },
                 new NpgsqlParameter<Guid> { TypedValue = events[^1].Id },
             },
         };
-        await using (var counts = await progress.ExecuteReaderAsync())
+        try
         {
-            await counts.ReadAsync();
-            if (counts.GetInt64(0) != views.Count)
+            transaction.Add(new NpgsqlBatchCommand("begin isolation level read committed"));
+            transaction.Add(entered);
+            foreach (var view in views)
             {
-                return false;
+                await Fold(view, events, transaction, apart, CancellationToken.None);
             }
 
-            if (counts.GetInt64(1) != views.Count)
-            {
-                throw new ProjectionFencedException();
-            }
+            transaction.Add(noted);
+            transaction.Add(moved);
+            transaction.Add(new NpgsqlBatchCommand("commit"));
+            await transaction.Send(CancellationToken.None);
+            return true;
         }
-
-        await transaction.CommitAsync();
-        Telemetry.ProjectTime.Record(Stopwatch.GetElapsedTime(started).TotalSeconds);
-        ShowVisible(commands, views, events[^1].Position, begun);
-        return true;
+        catch (StatementFailedException failure) when (failure.SqlState == PostgresErrorCodes.DivisionByZero)
+        {
+            return failure.Statement == noted ? false : throw new ProjectionFencedException();
+        }
     }
 
     /// <summary>
@@ -89,7 +122,7 @@ internal static class ProjectionBatch
         await using var command = new NpgsqlCommand(
             $"""
              select pg_try_advisory_xact_lock_shared({SchemaMigrator.ViewsLockKey(options)}),
-                    set_config('idle_in_transaction_session_timeout', '{(int)options.LeaseDuration.TotalMilliseconds}ms', true)
+                    {IdleTimeout(options)}
              """, connection);
         if (!(bool)(await command.ExecuteScalarAsync())!)
         {
@@ -100,8 +133,10 @@ internal static class ProjectionBatch
         return transaction;
     }
 
-    /// <summary>Gives a view those of the events that it folds.</summary>
-    public static async Task Fold(IProjection view, IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    /// <summary>Gives a view those of the events that it folds; apart, its rows have been written when it returns.</summary>
+    /// <exception cref="ProjectionFailedException">A view could not fold them.</exception>
+    public static async Task Fold(
+        IProjection view, IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, bool apart, CancellationToken cancellation)
     {
         var handled = view.Events;
         var relevant = events.Where(e => e.DataType is { } type && handled.Contains(type)).ToArray();
@@ -115,13 +150,23 @@ internal static class ProjectionBatch
             throw new ProjectionFailedException(view, unreadable);
         }
 
+        transaction.AddsFor(view);
         try
         {
-            await view.Project(relevant, connection, cancellation);
+            await view.Project(relevant, transaction, cancellation);
+            if (apart)
+            {
+                await transaction.Send(cancellation);
+            }
         }
-        catch (Exception exception) when (!DatabaseErrors.IsUnavailable(exception) && exception is not OperationCanceledException)
+        catch (Exception exception) when (
+            exception is not (ProjectionFailedException or StatementFailedException or OperationCanceledException) && !DatabaseErrors.IsUnavailable(exception))
         {
             throw new ProjectionFailedException(view, exception);
+        }
+        finally
+        {
+            transaction.AddsFor(null);
         }
 
         Telemetry.ProjectedEvents.Add(relevant.Length, new KeyValuePair<string, object?>("view", view.Name));
@@ -149,6 +194,9 @@ internal static class ProjectionBatch
             throw new ProjectionFencedException();
         }
     }
+
+    private static string IdleTimeout(EventStoreOptions options) =>
+        $"set_config('idle_in_transaction_session_timeout', '{(int)options.LeaseDuration.TotalMilliseconds}ms', true)";
 
     /// <summary>
     /// Ends the trace of each command with the moment when its effect could be seen: a span from the batch's beginning to its

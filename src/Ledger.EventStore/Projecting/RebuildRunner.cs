@@ -181,7 +181,7 @@ internal sealed partial class RebuildRunner(
     {
         await using var transaction = await ProjectionBatch.Begin(connection, options);
         await Execute(connection, $"set local search_path = \"{ShadowSchema(view)}\", \"{options.Schema}\"; set local synchronous_commit = off");
-        await ProjectionBatch.Fold(view, events, connection, CancellationToken.None);
+        await ProjectionBatch.Fold(view, events, new ViewTransaction(connection), apart: true, CancellationToken.None);
         await Execute(connection, $"set local search_path = \"{options.Schema}\"");
         await Note(connection, view, $"rebuild_position = {to}", epoch, from);
         await transaction.CommitAsync();
@@ -219,7 +219,6 @@ internal sealed partial class RebuildRunner(
              state = case state when 'failed' then 'running' else state end,
              recorded_at = coalesce(log_recorded_at({position}), recorded_at)
              """, epoch, position);
-        await Execute(connection, $"notify {Channels.ViewsMoved}");
         await transaction.CommitAsync(cancellation);
         LogRebuilt(view.Name, position);
     }

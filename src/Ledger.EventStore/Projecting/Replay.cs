@@ -151,7 +151,7 @@ public sealed partial class Replay : IAsyncDisposable
         {
             try
             {
-                await ProjectionBatch.Fold(view, events, _connection, cancellation);
+                await ProjectionBatch.Fold(view, events, new ViewTransaction(_connection), apart: true, cancellation);
             }
             catch (ProjectionFailedException failure)
             {

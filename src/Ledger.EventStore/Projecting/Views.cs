@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Npgsql;
 
 namespace Ledger.EventStore;
@@ -8,6 +9,9 @@ namespace Ledger.EventStore;
 /// </summary>
 public sealed class Views
 {
+    /// <summary>How often a node that does not keep the views looks how far they are while somebody waits: at first, and after a while.</summary>
+    private static readonly TimeSpan s_minPause = TimeSpan.FromMilliseconds(5), s_maxPause = TimeSpan.FromMilliseconds(100);
+
     private readonly NpgsqlDataSource _database;
     private readonly NpgsqlDataSource _steering;
     private readonly LedgerClock _clock;
@@ -15,6 +19,9 @@ public sealed class Views
     private readonly Dictionary<string, long> _positions;
     private readonly List<Waiter> _waiters = [];
     private TaskCompletionSource? _someoneWaits;
+    private TimeSpan _pause;
+    private bool _isLooking;
+    private bool _areKeptHere;
     private volatile IReadOnlyList<ViewStatus> _latest = [];
 
     /// <summary>The views of the program's projections.</summary>
@@ -33,14 +40,13 @@ public sealed class Views
     /// <summary>What this node heard last; at most a heartbeat old.</summary>
     public IReadOnlyList<ViewStatus> Latest => _latest;
 
-    internal bool HasWaiters
+    /// <summary>Whether this node keeps the views, and so hears of each of their commits at once; another one looks.</summary>
+    internal void Kept(bool here)
     {
-        get
+        lock (_lock)
         {
-            lock (_lock)
-            {
-                return _waiters.Count > 0;
-            }
+            _areKeptHere = here;
+            LookWhileSomeoneWaits();
         }
     }
 
@@ -65,6 +71,7 @@ public sealed class Views
     public async ValueTask<bool> WaitFor(IReadOnlyCollection<string> views, long position, TimeSpan wait, CancellationToken cancellation = default)
     {
         Waiter waiter;
+        bool here;
         lock (_lock)
         {
             if (Reached(views, position))
@@ -72,16 +79,25 @@ public sealed class Views
                 return true;
             }
 
-            waiter = new Waiter(views, position, new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously));
+            here = _areKeptHere;
+            waiter = new Waiter(views, position, new TaskCompletionSource<bool>(TaskCreationOptions.RunContinuationsAsynchronously));
             _waiters.Add(waiter);
             _someoneWaits?.TrySetResult();
+            LookWhileSomeoneWaits();
         }
 
+        var began = Stopwatch.GetTimestamp();
         try
         {
-            await Refresh(cancellation); // what another node projected meanwhile
-            await waiter.Done.Task.WaitAsync(wait, cancellation);
-            return true;
+            if (!here)
+            {
+                await Refresh(cancellation); // what another node projected meanwhile
+            }
+
+            if (await waiter.Done.Task.WaitAsync(wait, cancellation))
+            {
+                return true;
+            }
         }
         catch (TimeoutException)
         {
@@ -94,6 +110,9 @@ public sealed class Views
                 _waiters.Remove(waiter);
             }
         }
+
+        await Refresh(cancellation); // says so when the database is away
+        return await WaitFor(views, position, wait - Stopwatch.GetElapsedTime(began) is var left && left > TimeSpan.Zero ? left : TimeSpan.Zero, cancellation);
     }
 
     /// <summary>How far every view is, and what is wrong with it; one primary-key look-up a view.</summary>
@@ -155,7 +174,7 @@ public sealed class Views
     internal const string StatusColumns =
         """
         p.name, g.last_seq_id, greatest(h.head - g.last_seq_id, 0), p.state,
-        extract(epoch from clock_timestamp() - log_recorded_at(g.last_seq_id + 1))::float8,
+        case when h.head > g.last_seq_id then extract(epoch from clock_timestamp() - log_recorded_at(g.last_seq_id + 1))::float8 end,
         p.recorded_at, p.failed_position, p.error, p.rebuild, p.rebuild_position, p.rebuild_error, p.rebuilt_at
         """;
 
@@ -199,16 +218,24 @@ public sealed class Views
 
     /// <summary>
     /// Takes nothing for granted any more. The views' commits do not wait for the disk, so after a crash of PostgreSQL they may
-    /// stand before where they were seen, until they have caught up again.
+    /// stand before where they were seen, until they have caught up again. Whoever waits looks for itself.
     /// </summary>
     internal void Forget()
     {
+        Waiter[] waiters;
         lock (_lock)
         {
             foreach (var name in Names)
             {
                 _positions[name] = 0;
             }
+
+            waiters = [.. _waiters];
+        }
+
+        foreach (var waiter in waiters)
+        {
+            waiter.Done.TrySetResult(false);
         }
     }
 
@@ -235,7 +262,47 @@ public sealed class Views
             }
         }
 
-        done?.ForEach(w => w.Done.TrySetResult());
+        done?.ForEach(w => w.Done.TrySetResult(true));
+    }
+
+    /// <summary>Under the lock. A look serves all who wait, and the longer nobody new has come the later the next one follows.</summary>
+    private void LookWhileSomeoneWaits()
+    {
+        _pause = s_minPause;
+        if (!_areKeptHere && !_isLooking && _waiters.Count > 0)
+        {
+            _isLooking = true;
+            _ = Task.Run(Look);
+        }
+    }
+
+    private async Task Look()
+    {
+        while (true)
+        {
+            TimeSpan pause;
+            lock (_lock)
+            {
+                if (_areKeptHere || _waiters.Count == 0)
+                {
+                    _isLooking = false;
+                    return;
+                }
+
+                pause = _pause;
+                _pause = pause * 2 < s_maxPause ? pause * 2 : s_maxPause;
+            }
+
+            await Task.Delay(pause);
+            try
+            {
+                await Refresh();
+            }
+            catch (Exception exception) when (DatabaseErrors.IsUnavailable(exception))
+            {
+                Forget(); // who waits finds out for itself
+            }
+        }
     }
 
     private bool Reached(IReadOnlyCollection<string> views, long position)
@@ -259,5 +326,5 @@ public sealed class Views
         return (long)(await command.ExecuteScalarAsync(cancellation))! > 0;
     }
 
-    private sealed record Waiter(IReadOnlyCollection<string> Views, long Position, TaskCompletionSource Done);
+    private sealed record Waiter(IReadOnlyCollection<string> Views, long Position, TaskCompletionSource<bool> Done);
 }

@@ -25,21 +25,21 @@ public sealed class CampaignsProjection : IProjection
     public IReadOnlyList<string> Tables => ["campaigns", "campaign_messages", "campaign_quarters"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
-        await CopyRecipients(events, connection, cancellation);
+        await CopyRecipients(events, transaction, cancellation);
         var fold = new Fold();
-        await fold.Load(events, connection, cancellation);
+        await fold.Load(events, await transaction.Connection(cancellation), cancellation);
         foreach (var recorded in events)
         {
             fold.Apply(recorded);
         }
 
-        await fold.Write(connection, cancellation);
+        fold.Write(transaction);
     }
 
     /// <summary>Recipients first, in pieces, so that a batch of a whole audience is never in memory twice: what follows finds them in the table.</summary>
-    private static async Task CopyRecipients(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    private static async Task CopyRecipients(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         var (rows, count) = (new CopyRows(), 0);
         try
@@ -87,8 +87,8 @@ public sealed class CampaignsProjection : IProjection
             rows.Dispose();
         }
 
-        Task Copy() => rows.CopyTo(
-            connection,
+        async Task Copy() => await rows.CopyTo(
+            await transaction.Connection(cancellation),
             """
             copy campaign_messages (
               tenant_id, campaign_id, user_id, phone, time_zone, fillings, status, attempts, base, due_at, error, position) from stdin (format binary)
@@ -319,15 +319,14 @@ public sealed class CampaignsProjection : IProjection
             state.Counts.Resending += message is { Status: Message.Unknown, IsDue: true } ? 1 : 0;
         }
 
-        public async Task Write(NpgsqlConnection connection, CancellationToken cancellation)
+        public void Write(ViewTransaction transaction)
         {
-            await using var batch = new NpgsqlBatch(connection);
             var (campaigns, messages) = (_campaigns.ToArray(), _messages.Where(m => m.Value.IsChanged).ToArray());
-            batch.BatchCommands.Add(CampaignRow.Upsert(
+            transaction.Add(CampaignRow.Upsert(
                 [.. campaigns.Select(c => (c.Key.Tenant, c.Value.Campaign, c.Value.CreatedPosition, c.Value.Parts, c.Value.PinnedUpTo, c.Value.RetryParts, c.Value.RetriedUpTo, c.Value.Counts))]));
             if (messages.Length > 0)
             {
-                batch.BatchCommands.Add(Sql.Command(
+                transaction.Add(Sql.Command(
                     """
                     update campaign_messages m set
                       status = k.status, attempts = k.attempts, base = k.base, due_at = k.due_at, error = k.error, status_code = k.status_code,
@@ -351,7 +350,7 @@ public sealed class CampaignsProjection : IProjection
             if (_quarters.Count > 0)
             {
                 var quarters = _quarters.ToArray();
-                batch.BatchCommands.Add(Sql.Command(
+                transaction.Add(Sql.Command(
                     """
                     insert into campaign_quarters (tenant_id, campaign_id, quarter, sent, deferred, failed, unknown, suppressed)
                     select * from unnest($1, $2, $3, $4, $5, $6, $7, $8)
@@ -364,8 +363,6 @@ public sealed class CampaignsProjection : IProjection
                     Sql.Instants(quarters.Select(q => q.Key.At)), Sql.Longs(quarters.Select(q => q.Value.Sent)), Sql.Longs(quarters.Select(q => q.Value.Deferred)),
                     Sql.Longs(quarters.Select(q => q.Value.Failed)), Sql.Longs(quarters.Select(q => q.Value.Unknown)), Sql.Longs(quarters.Select(q => q.Value.Suppressed))));
             }
-
-            await batch.ExecuteNonQueryAsync(cancellation);
         }
 
         private static CampaignKey KeyOf(RecordedEvent recorded) => new(

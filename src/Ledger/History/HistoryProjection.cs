@@ -26,7 +26,7 @@ public sealed class HistoryProjection(EventTypes types) : IProjection
     public IReadOnlyList<string> Tables => ["history_marks", "history_corrections", "history_rollouts"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         var marks = new Dictionary<(string Tenant, string Dimension, string Value, long Block), MarkedBlock>();
         var corrections = new List<(string Tenant, string User, long Position)>();
@@ -53,11 +53,10 @@ public sealed class HistoryProjection(EventTypes types) : IProjection
             }
         }
 
-        var rollouts = await FoldRollouts(events, connection, cancellation);
+        var rollouts = await FoldRollouts(events, transaction, cancellation);
         var rows = marks.OrderBy(m => m.Key.Tenant, StringComparer.Ordinal).ThenBy(m => m.Key.Dimension, StringComparer.Ordinal)
             .ThenBy(m => m.Key.Value, StringComparer.Ordinal).ThenBy(m => m.Key.Block).ToArray();
-        await using var batch = new NpgsqlBatch(connection);
-        batch.BatchCommands.Add(Sql.Command(
+        transaction.Add(Sql.Command(
             """
             insert into history_marks (tenant_id, dimension, value, block, b0, b1, b2, b3) select * from unnest($1, $2, $3, $4, $5, $6, $7, $8)
             on conflict (tenant_id, dimension, value, block) do update set
@@ -69,14 +68,14 @@ public sealed class HistoryProjection(EventTypes types) : IProjection
             Sql.Longs(rows.Select(r => r.Value.B2)), Sql.Longs(rows.Select(r => r.Value.B3))));
         if (corrections.Count > 0)
         {
-            batch.BatchCommands.Add(Sql.Command(
+            transaction.Add(Sql.Command(
                 "insert into history_corrections (tenant_id, user_id, position) select * from unnest($1, $2, $3)",
                 Sql.Texts(corrections.Select(c => c.Tenant)), Sql.Texts(corrections.Select(c => c.User)), Sql.Longs(corrections.Select(c => c.Position))));
         }
 
         if (rollouts.Count > 0)
         {
-            batch.BatchCommands.Add(Sql.Command(
+            transaction.Add(Sql.Command(
                 """
                 insert into history_rollouts (tenant_id, position, slug, segment_id, salt, percent_before, percent, deleted, at)
                 select * from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -86,12 +85,10 @@ public sealed class HistoryProjection(EventTypes types) : IProjection
                 Sql.Value(rollouts.Select(r => r.Turn.PercentBefore).ToArray()), Sql.Value(rollouts.Select(r => r.Turn.Percent).ToArray()),
                 Sql.Value(rollouts.Select(r => r.Turn.Deleted).ToArray()), Sql.Instants(rollouts.Select(r => r.Turn.At))));
         }
-
-        await batch.ExecuteNonQueryAsync(cancellation);
     }
 
     private static async Task<List<(string Tenant, RolloutTurn Turn)>> FoldRollouts(
-        IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+        IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         var turning = events.Where(e => e.Data is SegmentCreated or RolloutChanged or SegmentDeleted).ToArray();
         var turns = new List<(string, RolloutTurn)>();
@@ -100,7 +97,7 @@ public sealed class HistoryProjection(EventTypes types) : IProjection
             return turns;
         }
 
-        var latest = await LoadLatest(turning, connection, cancellation);
+        var latest = await LoadLatest(turning, transaction, cancellation);
         foreach (var recorded in turning)
         {
             var key = (recorded.TenantId, Segment.SlugOf(recorded.StreamId));
@@ -118,7 +115,7 @@ public sealed class HistoryProjection(EventTypes types) : IProjection
     }
 
     private static async Task<Dictionary<(string Tenant, string Slug), RolloutTurn>> LoadLatest(
-        RecordedEvent[] turning, NpgsqlConnection connection, CancellationToken cancellation)
+        RecordedEvent[] turning, ViewTransaction transaction, CancellationToken cancellation)
     {
         var latest = new Dictionary<(string, string), RolloutTurn>();
         var keys = turning.Where(e => e.Data is not SegmentCreated).Select(e => (e.TenantId, Slug: Segment.SlugOf(e.StreamId))).Distinct().ToArray();
@@ -133,7 +130,7 @@ public sealed class HistoryProjection(EventTypes types) : IProjection
              from unnest($1, $2) k (tenant_id, slug)
              cross join lateral (
                select * from history_rollouts o where o.tenant_id = k.tenant_id and o.slug = k.slug order by o.position desc limit 1) r
-             """, connection)
+             """, await transaction.Connection(cancellation))
         {
             Parameters = { Sql.Texts(keys.Select(k => k.TenantId)), Sql.Texts(keys.Select(k => k.Slug)) },
         };

@@ -19,12 +19,12 @@ public sealed class KeysProjection : IProjection
     public IReadOnlyList<string> Tables => ["api_keys"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         // Of another tenant's stream of this name, which nothing of Ledger's own writes, no key is made.
         var told = events.Where(e => e.TenantId == Requests.DefaultTenant).ToArray();
         var ids = told.Select(e => ApiKey.IdOf(e.StreamId)).Distinct().ToArray();
-        var keys = await Load(ids, connection, cancellation);
+        var keys = await Load(ids, await transaction.Connection(cancellation), cancellation);
         foreach (var recorded in told)
         {
             var id = ApiKey.IdOf(recorded.StreamId);
@@ -37,26 +37,20 @@ public sealed class KeysProjection : IProjection
         }
 
         var rows = keys.Values.SelectMany(k => ApiKey.AudienceOf(k.Tenant).Select(seenBy => (SeenBy: seenBy, Key: k))).ToArray();
-        await using var command = new NpgsqlCommand(
+        transaction.Add(Sql.Command(
             """
             insert into api_keys (
               tenant_id, key_id, name, of_tenant, scopes, prefix, created_at, created_by, created_position, expires_at, rotated_at, old_until, revoked_at, version)
             select * from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
             on conflict (tenant_id, key_id) do update set
               rotated_at = excluded.rotated_at, old_until = excluded.old_until, revoked_at = excluded.revoked_at, version = excluded.version
-            """, connection)
-        {
-            Parameters =
-            {
-                Sql.Texts(rows.Select(r => r.SeenBy)), Sql.Texts(rows.Select(r => r.Key.Id)), Sql.Texts(rows.Select(r => r.Key.Name)),
-                Sql.Texts(rows.Select(r => r.Key.Tenant)), Sql.Texts(rows.Select(r => string.Join(' ', ScopeNames.Of(r.Key.Scopes)))),
-                Sql.Texts(rows.Select(r => r.Key.Prefix)), Sql.Instants(rows.Select(r => r.Key.CreatedAt)), Sql.Texts(rows.Select(r => r.Key.CreatedBy)),
-                Sql.Longs(rows.Select(r => r.Key.CreatedPosition)), Sql.InstantsOrNull(rows.Select(r => r.Key.ExpiresAt)),
-                Sql.InstantsOrNull(rows.Select(r => r.Key.RotatedAt)), Sql.InstantsOrNull(rows.Select(r => r.Key.OldUntil)),
-                Sql.InstantsOrNull(rows.Select(r => r.Key.RevokedAt)), Sql.Longs(rows.Select(r => r.Key.Version)),
-            },
-        };
-        await command.ExecuteNonQueryAsync(cancellation);
+            """,
+            Sql.Texts(rows.Select(r => r.SeenBy)), Sql.Texts(rows.Select(r => r.Key.Id)), Sql.Texts(rows.Select(r => r.Key.Name)),
+            Sql.Texts(rows.Select(r => r.Key.Tenant)), Sql.Texts(rows.Select(r => string.Join(' ', ScopeNames.Of(r.Key.Scopes)))),
+            Sql.Texts(rows.Select(r => r.Key.Prefix)), Sql.Instants(rows.Select(r => r.Key.CreatedAt)), Sql.Texts(rows.Select(r => r.Key.CreatedBy)),
+            Sql.Longs(rows.Select(r => r.Key.CreatedPosition)), Sql.InstantsOrNull(rows.Select(r => r.Key.ExpiresAt)),
+            Sql.InstantsOrNull(rows.Select(r => r.Key.RotatedAt)), Sql.InstantsOrNull(rows.Select(r => r.Key.OldUntil)),
+            Sql.InstantsOrNull(rows.Select(r => r.Key.RevokedAt)), Sql.Longs(rows.Select(r => r.Key.Version))));
     }
 
     private static async Task<Dictionary<string, ApiKey>> Load(string[] ids, NpgsqlConnection connection, CancellationToken cancellation)

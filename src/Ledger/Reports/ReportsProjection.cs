@@ -24,33 +24,27 @@ public sealed class ReportsProjection : IProjection
     public IReadOnlyList<string> Tables => ["reports", "report_late_expiries"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         var late = events.Where(e => e.Data is MembershipExpired expired && Month.Of(expired.ExpiresAt) != Month.Of(e.RecordedAt)).ToArray();
         var told = events.Where(e => e.Data is not MembershipExpired).ToArray();
         if (late.Length > 0)
         {
-            await using var command = new NpgsqlCommand(
-                "insert into report_late_expiries (tenant_id, month, position) select * from unnest($1, $2, $3)", connection)
-            {
-                Parameters =
-                {
-                    Sql.Texts(late.Select(e => e.TenantId)), Months(late.Select(e => Month.Of(((MembershipExpired)e.Data!).ExpiresAt))),
-                    Sql.Longs(late.Select(e => e.Position)),
-                },
-            };
-            await command.ExecuteNonQueryAsync(cancellation);
+            transaction.Add(Sql.Command(
+                "insert into report_late_expiries (tenant_id, month, position) select * from unnest($1, $2, $3)",
+                Sql.Texts(late.Select(e => e.TenantId)), Months(late.Select(e => Month.Of(((MembershipExpired)e.Data!).ExpiresAt))),
+                Sql.Longs(late.Select(e => e.Position))));
         }
 
         if (told.Length > 0)
         {
-            await Fold(told, connection, cancellation);
+            await Fold(told, transaction, cancellation);
         }
     }
 
-    private static async Task Fold(RecordedEvent[] told, NpgsqlConnection connection, CancellationToken cancellation)
+    private static async Task Fold(RecordedEvent[] told, ViewTransaction transaction, CancellationToken cancellation)
     {
-        var reports = await Load(told, connection, cancellation);
+        var reports = await Load(told, await transaction.Connection(cancellation), cancellation);
         foreach (var recorded in told)
         {
             var key = (recorded.TenantId, Report.IdOf(recorded.StreamId));
@@ -58,8 +52,7 @@ public sealed class ReportsProjection : IProjection
         }
 
         var (tenants, there) = (reports.Keys.Select(k => k.Tenant), reports.Where(r => r.Value.Exists).ToArray());
-        await using var batch = new NpgsqlBatch(connection);
-        batch.BatchCommands.Add(Sql.Command(
+        transaction.Add(Sql.Command(
             """
             delete from reports r
             using unnest($1, $2) k (tenant_id, report_id)
@@ -69,7 +62,7 @@ public sealed class ReportsProjection : IProjection
             Sql.Texts(tenants), Sql.Texts(reports.Keys.Select(k => k.Id))));
         if (there.Length > 0)
         {
-            batch.BatchCommands.Add(Sql.Command(
+            transaction.Add(Sql.Command(
                 """
                 insert into reports (
                   tenant_id, report_id, kind, month, user_id, status, requested_position, requested_at, position, rows, bytes, sha256, error, version)
@@ -82,8 +75,6 @@ public sealed class ReportsProjection : IProjection
                 Sql.Value(there.Select(r => r.Value.Completed?.Bytes).ToArray()), Sql.Texts(there.Select(r => r.Value.Completed?.Sha256)),
                 Sql.Texts(there.Select(r => r.Value.Error)), Sql.Longs(there.Select(r => r.Value.Version))));
         }
-
-        await batch.ExecuteNonQueryAsync(cancellation);
     }
 
     private static async Task<Dictionary<(string Tenant, string Id), Report>> Load(

@@ -26,16 +26,16 @@ public sealed class MembershipsProjection : IProjection
     public IReadOnlyList<string> ReaderIndexes => ["memberships_of_user", "memberships_expiring", "past_memberships_by_end"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         var fold = new Fold();
-        await fold.Load(events, connection, cancellation);
+        await fold.Load(events, transaction, cancellation);
         foreach (var recorded in events)
         {
             fold.Apply(recorded);
         }
 
-        await fold.Write(connection, cancellation);
+        await fold.Write(transaction, cancellation);
     }
 
     private readonly record struct StayKey(string Tenant, string User, long SegmentId);
@@ -72,7 +72,7 @@ public sealed class MembershipsProjection : IProjection
         private readonly SizeChangeTotals _sizes = new();
 
         /// <summary>Loads the open stays that the batch continues: those whose first event in it is not a join.</summary>
-        public async Task Load(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+        public async Task Load(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
         {
             var seen = new HashSet<StayKey>();
             var continued = events.Where(e => seen.Add(KeyOf(e)) && e.Data is not UserJoinedSegment).Select(KeyOf).ToArray();
@@ -88,7 +88,7 @@ public sealed class MembershipsProjection : IProjection
                 cross join lateral (
                   select * from memberships m
                   where m.tenant_id = k.tenant_id and m.user_id = k.user_id and m.segment_id = k.segment_id limit 1) m
-                """, connection)
+                """, await transaction.Connection(cancellation))
             {
                 Parameters =
                 {
@@ -143,14 +143,13 @@ public sealed class MembershipsProjection : IProjection
             }
         }
 
-        public async Task Write(NpgsqlConnection connection, CancellationToken cancellation)
+        public async Task Write(ViewTransaction transaction, CancellationToken cancellation)
         {
             var gone = _ended.Where(s => s.Loaded).ToList();
             var renewed = _open.Values.Where(s => s.Loaded && s.Renewed).ToList();
             var begun = _open.Values.Where(s => !s.Loaded).OrderBy(s => s.Key.Tenant, StringComparer.Ordinal).ThenBy(s => s.Key.User, StringComparer.Ordinal).ToList();
             var sizes = _sizes.Rows;
-            await using var batch = new NpgsqlBatch(connection);
-            batch.AddFor(gone.Count, () => Sql.Command(
+            transaction.AddFor(gone.Count, () => Sql.Command(
                 """
                 delete from memberships m
                 using unnest($1, $2, $3) k (tenant_id, user_id, segment_id)
@@ -160,7 +159,7 @@ public sealed class MembershipsProjection : IProjection
                 where m.ctid = o.ctid
                 """,
                 [.. Keys(gone)]));
-            batch.AddFor(renewed.Count, () => Sql.Command(
+            transaction.AddFor(renewed.Count, () => Sql.Command(
                 """
                 update memberships m set expires_at = k.expires_at
                 from unnest($1, $2, $3, $4) k (tenant_id, user_id, segment_id, expires_at)
@@ -170,7 +169,7 @@ public sealed class MembershipsProjection : IProjection
                 where m.ctid = o.ctid
                 """,
                 [.. Keys(renewed), Sql.InstantsOrNull(renewed.Select(s => s.ExpiresAt))]));
-            batch.AddFor(_ended.Count, () => Sql.Command(
+            transaction.AddFor(_ended.Count, () => Sql.Command(
                 """
                 insert into past_memberships (
                   tenant_id, user_id, segment_id, joined_position, joined_at, expires_at, source, ended_position, ended_at, end_reason)
@@ -180,7 +179,7 @@ public sealed class MembershipsProjection : IProjection
                     .. Keys(_ended), .. Terms(_ended), Sql.Longs(_ended.Select(s => s.EndedPosition)),
                     Sql.Instants(_ended.Select(s => s.EndedAt)), Sql.Texts(_ended.Select(s => s.EndReason)),
                 ]));
-            batch.AddFor(_terms.Count, () => Sql.Command(
+            transaction.AddFor(_terms.Count, () => Sql.Command(
                 """
                 insert into membership_terms (tenant_id, user_id, segment_id, joined_position, until_position, until_at, expires_at)
                 select * from unnest($1, $2, $3, $4, $5, $6, $7)
@@ -190,7 +189,7 @@ public sealed class MembershipsProjection : IProjection
                     Sql.Longs(_terms.Select(t => t.Until.Position)), Sql.Instants(_terms.Select(t => t.Until.RecordedAt)),
                     Sql.InstantsOrNull(_terms.Select(t => t.ExpiresAt)),
                 ]));
-            batch.AddFor(sizes.Count, () => Sql.Command(
+            transaction.AddFor(sizes.Count, () => Sql.Command(
                 """
                 insert into segment_size_changes (tenant_id, segment_id, level, bucket, net) select * from unnest($1, $2, $3, $4, $5)
                 on conflict (tenant_id, segment_id, level, bucket) do update set net = segment_size_changes.net + excluded.net
@@ -200,18 +199,16 @@ public sealed class MembershipsProjection : IProjection
             // Last: who leaves and joins again has had a row until now.
             if (begun.Count < CopyRows.MinRows)
             {
-                batch.AddFor(begun.Count, () => Sql.Command(
+                transaction.AddFor(begun.Count, () => Sql.Command(
                     """
                     insert into memberships (tenant_id, user_id, segment_id, joined_position, joined_at, expires_at, source)
                     select * from unnest($1, $2, $3, $4, $5, $6, $7)
                     """,
                     [.. Keys(begun), .. Terms(begun)]));
-                await batch.ExecuteNonQueryAsync(cancellation);
             }
             else
             {
-                await batch.ExecuteNonQueryAsync(cancellation);
-                await Copy(begun, connection, cancellation);
+                await Copy(begun, await transaction.Connection(cancellation), cancellation);
             }
         }
 

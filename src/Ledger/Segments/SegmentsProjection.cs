@@ -23,9 +23,9 @@ public sealed class SegmentsProjection : IProjection
     public IReadOnlyList<string> Tables => ["segments", "rollouts"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
-        var current = await LoadLatestLives(events, connection, cancellation);
+        var current = await LoadLatestLives(events, transaction, cancellation);
         var rows = new Dictionary<(string Tenant, long Id), (Segment Segment, long? DeletedPosition)>();
         var rollouts = new List<(string Tenant, long Id, RecordedEvent At, decimal Percent)>();
         foreach (var recorded in events)
@@ -39,8 +39,7 @@ public sealed class SegmentsProjection : IProjection
             }
         }
 
-        await using var batch = new NpgsqlBatch(connection);
-        batch.BatchCommands.Add(Sql.Command(
+        transaction.Add(Sql.Command(
             """
             insert into segments (
               tenant_id, segment_id, slug, description, rollout_percent, salt, default_ttl, created_at, deleted_at, version, deleted_position)
@@ -60,17 +59,15 @@ public sealed class SegmentsProjection : IProjection
             Sql.Longs(rows.Values.Select(r => r.Segment.Version)), Sql.Value(rows.Values.Select(r => r.DeletedPosition).ToArray())));
         if (rollouts.Count > 0)
         {
-            batch.BatchCommands.Add(Sql.Command(
+            transaction.Add(Sql.Command(
                 "insert into rollouts (tenant_id, segment_id, position, since, percent) select * from unnest($1, $2, $3, $4, $5)",
                 Sql.Texts(rollouts.Select(r => r.Tenant)), Sql.Longs(rollouts.Select(r => r.Id)), Sql.Longs(rollouts.Select(r => r.At.Position)),
                 Sql.Instants(rollouts.Select(r => r.At.RecordedAt)), Sql.Value(rollouts.Select(r => r.Percent).ToArray())));
         }
-
-        await batch.ExecuteNonQueryAsync(cancellation);
     }
 
     private static async Task<Dictionary<StreamKey, Segment>> LoadLatestLives(
-        IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+        IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         var streams = events.Where(e => e.Data is not SegmentCreated).Select(e => new StreamKey(e.TenantId, e.StreamId)).Distinct().ToArray();
         var lives = new Dictionary<StreamKey, Segment>();
@@ -81,7 +78,7 @@ public sealed class SegmentsProjection : IProjection
              cross join lateral (
                select * from segments s where s.tenant_id = k.tenant_id and s.slug = substr(k.stream_id, length('segment-') + 1)
                order by s.segment_id desc limit 1) s
-             """, connection)
+             """, await transaction.Connection(cancellation))
         {
             Parameters = { Sql.Texts(streams.Select(s => s.TenantId)), Sql.Texts(streams.Select(s => s.StreamId)) },
         };

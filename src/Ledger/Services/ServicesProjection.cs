@@ -25,9 +25,9 @@ public sealed class ServicesProjection : IProjection
     public IReadOnlyList<string> Tables => ["services", "service_prices"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
-        var services = await LoadKnown(events, connection, cancellation);
+        var services = await LoadKnown(events, transaction, cancellation);
         var prices = new List<(StreamKey Service, PriceVersion Price)>();
         foreach (var recorded in events)
         {
@@ -44,8 +44,7 @@ public sealed class ServicesProjection : IProjection
         }
 
         var rows = services.Values;
-        await using var batch = new NpgsqlBatch(connection);
-        batch.BatchCommands.Add(Sql.Command(
+        transaction.Add(Sql.Command(
             """
             insert into services (tenant_id, service_id, title, description, registered_at, registered_position, retired_at, version)
             select * from unnest($1, $2, $3, $4, $5, $6, $7, $8)
@@ -58,7 +57,7 @@ public sealed class ServicesProjection : IProjection
             Sql.InstantsOrNull(rows.Select(r => r.Service.RetiredAt)), Sql.Longs(rows.Select(r => r.Service.Version))));
         if (prices.Count > 0)
         {
-            batch.BatchCommands.Add(Sql.Command(
+            transaction.Add(Sql.Command(
                 """
                 insert into service_prices (tenant_id, service_id, price_version, currency, effective_from, components, set_at, position)
                 select * from unnest($1, $2, $3, $4, $5, $6, $7, $8)
@@ -72,12 +71,10 @@ public sealed class ServicesProjection : IProjection
                 },
                 Sql.Instants(prices.Select(p => p.Price.SetAt)), Sql.Longs(prices.Select(p => p.Price.Position))));
         }
-
-        await batch.ExecuteNonQueryAsync(cancellation);
     }
 
     private static async Task<Dictionary<StreamKey, (Service Service, long RegisteredPosition)>> LoadKnown(
-        IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+        IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         var keys = events.Select(e => new StreamKey(e.TenantId, Service.IdOf(e.StreamId))).Distinct().ToArray();
         var known = new Dictionary<StreamKey, (Service, long)>();
@@ -86,7 +83,7 @@ public sealed class ServicesProjection : IProjection
              select s.tenant_id, s.registered_position, {ServiceRow.Columns}
              from unnest($1, $2) k (tenant_id, service_id)
              cross join lateral (select * from services s where s.tenant_id = k.tenant_id and s.service_id = k.service_id limit 1) s
-             """, connection)
+             """, await transaction.Connection(cancellation))
         {
             Parameters = { Sql.Texts(keys.Select(k => k.TenantId)), Sql.Texts(keys.Select(k => k.StreamId)) },
         };

@@ -24,7 +24,7 @@ public sealed class CallsProjection : IProjection
         ["calls_of_service", "calls_by_time", "calls_not_priced_of_user", "calls_not_priced_of_service", "calls_not_priced_by_time"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         var fold = new Fold();
         foreach (var recorded in events)
@@ -32,7 +32,7 @@ public sealed class CallsProjection : IProjection
             fold.Apply(recorded);
         }
 
-        await fold.Write(connection, cancellation);
+        await fold.Write(transaction, cancellation);
     }
 
     /// <summary>A call while a batch is folded: one that was recorded in it, or one whose row is changed by it.</summary>
@@ -98,7 +98,7 @@ public sealed class CallsProjection : IProjection
             }
         }
 
-        public async Task Write(NpgsqlConnection connection, CancellationToken cancellation)
+        public async Task Write(ViewTransaction transaction, CancellationToken cancellation)
         {
             // In the order of the primary key, so that neighbours go to the same page.
             var begun = _rows.Values.Where(r => r.Recorded).ToList();
@@ -108,10 +108,9 @@ public sealed class CallsProjection : IProjection
             begun.Sort(InKeyOrder);
             priced.Sort(InKeyOrder);
             voided.Sort(InKeyOrder);
-            await using var batch = new NpgsqlBatch(connection);
             if (begun.Count < CopyRows.MinRows)
             {
-                batch.AddFor(begun.Count, () => Sql.Command(
+                transaction.AddFor(begun.Count, () => Sql.Command(
                     """
                     insert into calls (
                       tenant_id, user_id, service_id, occurred_at, position, amount, currency, price_version, priced_position, status, unpriced_reason, voided_position)
@@ -124,10 +123,10 @@ public sealed class CallsProjection : IProjection
             }
             else
             {
-                await Copy(begun, connection, cancellation);
+                await Copy(begun, await transaction.Connection(cancellation), cancellation);
             }
 
-            batch.AddFor(priced.Count, () => Sql.Command(
+            transaction.AddFor(priced.Count, () => Sql.Command(
                 $"""
                  update calls c set status = 'priced', amount = k.amount, currency = k.currency, price_version = k.price_version,
                    unpriced_reason = null, priced_position = k.priced_position
@@ -138,21 +137,21 @@ public sealed class CallsProjection : IProjection
                 [
                     .. Keys(priced), .. Prices(priced),
                 ]));
-            batch.AddFor(voided.Count, () => Sql.Command(
+            transaction.AddFor(voided.Count, () => Sql.Command(
                 $"""
                  update calls c set status = 'voided', voided_position = k.voided_position
                  from unnest($1, $2, $3, $4, $5, $6) k (tenant_id, user_id, service_id, occurred_at, position, voided_position)
                  {OldRow}
                  """,
                 [.. Keys(voided), Sql.Longs(voided.Select(r => r.VoidedPosition!.Value))]));
-            batch.AddFor(unpriced.Count, () => Sql.Command(
+            transaction.AddFor(unpriced.Count, () => Sql.Command(
                 """
                 insert into unpriced_calls (tenant_id, service_id, reason, calls) select * from unnest($1, $2, $3, $4)
                 on conflict (tenant_id, service_id, reason) do update set calls = unpriced_calls.calls + excluded.calls
                 """,
                 [.. Reasons(), Sql.Longs(unpriced.Select(u => u.Value))]));
             // Whether a row is there depends on the number alone, not on how the events were cut into batches.
-            batch.AddFor(unpriced.Count, () => Sql.Command(
+            transaction.AddFor(unpriced.Count, () => Sql.Command(
                 """
                 delete from unpriced_calls c
                 using unnest($1, $2, $3) k (tenant_id, service_id, reason)
@@ -162,10 +161,6 @@ public sealed class CallsProjection : IProjection
                 where c.ctid = o.ctid
                 """,
                 Reasons()));
-            if (batch.BatchCommands.Count > 0)
-            {
-                await batch.ExecuteNonQueryAsync(cancellation);
-            }
 
             NpgsqlParameter[] Reasons() =>
                 [Sql.Texts(unpriced.Select(u => u.Key.Tenant)), Sql.Texts(unpriced.Select(u => u.Key.Service)), Sql.Texts(unpriced.Select(u => u.Key.Reason))];

@@ -33,7 +33,7 @@ public sealed class UsageTotalsProjection : IProjection
     public IReadOnlyList<string> ReaderIndexes => ["usage_totals_of_service"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         foreach (var some in events.Chunk(MaxSummedCalls))
         {
@@ -54,12 +54,10 @@ public sealed class UsageTotalsProjection : IProjection
                 }
             }
 
-            var ofUsers = await CopyNew(users.InKeyOrder(), connection, cancellation);
-            await using var batch = new NpgsqlBatch(connection);
-            batch.BatchCommands.Add(Upsert(ofUsers, "usage_totals", withUser: true));
-            batch.BatchCommands.Add(Upsert(services.InKeyOrder(), "usage_service_totals", withUser: false));
-            batch.BatchCommands.Add(Upsert(wider.InKeyOrder(), "usage_service_sums", withUser: false, withWidth: true));
-            await batch.ExecuteNonQueryAsync(cancellation);
+            var ofUsers = await CopyNew(users.InKeyOrder(), transaction, cancellation);
+            transaction.AddFor(ofUsers.Count, () => Upsert(ofUsers, "usage_totals", withUser: true));
+            transaction.Add(Upsert(services.InKeyOrder(), "usage_service_totals", withUser: false));
+            transaction.Add(Upsert(wider.InKeyOrder(), "usage_service_sums", withUser: false, withWidth: true));
         }
     }
 
@@ -68,13 +66,14 @@ public sealed class UsageTotalsProjection : IProjection
     /// else writes to these tables.
     /// </summary>
     private static async Task<List<KeyValuePair<Key, Sum>>> CopyNew(
-        List<KeyValuePair<Key, Sum>> sums, NpgsqlConnection connection, CancellationToken cancellation)
+        List<KeyValuePair<Key, Sum>> sums, ViewTransaction transaction, CancellationToken cancellation)
     {
         if (sums.Count < CopyRows.MinRows)
         {
             return sums;
         }
 
+        var connection = await transaction.Connection(cancellation);
         var known = new List<KeyValuePair<Key, Sum>>();
         await using (var command = new NpgsqlCommand(
             """

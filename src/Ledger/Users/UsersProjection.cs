@@ -29,7 +29,7 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnum
     public IReadOnlyList<string> Tables => ["users"];
 
     /// <inheritdoc/>
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
         var named = new Dictionary<StreamKey, User>(); // who may have no row yet
         var changed = new Dictionary<StreamKey, User>(); // whose attributes were set
@@ -58,13 +58,12 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnum
         var described = named.Where(u => changed.ContainsKey(u.Key))
             .Select(u => KeyValuePair.Create(u.Key, changed[u.Key] with { RegisteredAt = u.Value.RegisteredAt })).ToArray();
         var redescribed = changed.Where(u => !named.ContainsKey(u.Key)).ToArray();
-        plain = await TryCopy(plain, connection, cancellation) ? [] : plain;
-        await using var batch = new NpgsqlBatch(connection);
+        plain = await TryCopy(plain, transaction, cancellation) ? [] : plain;
         Insert(plain, "nothing");
         Insert(described, "update set attributes = excluded.attributes, version = excluded.version");
         if (redescribed.Length > 0)
         {
-            batch.BatchCommands.Add(Sql.Command(
+            transaction.Add(Sql.Command(
                 """
                 update users u set attributes = c.attributes, version = c.version
                 from unnest($1, $2, $3, $4) c (tenant_id, user_id, attributes, version)
@@ -74,16 +73,11 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnum
                 [.. Rows(redescribed)]));
         }
 
-        if (batch.BatchCommands.Count > 0)
-        {
-            await batch.ExecuteNonQueryAsync(cancellation);
-        }
-
         void Insert(KeyValuePair<StreamKey, User>[] users, string whenKnown)
         {
             if (users.Length > 0)
             {
-                batch.BatchCommands.Add(Sql.Command(
+                transaction.Add(Sql.Command(
                     $"""
                      insert into users (tenant_id, user_id, attributes, version, registered_at)
                      select * from unnest($1, $2, $3, $4, $5)
@@ -98,9 +92,15 @@ public sealed class UsersProjection(IEnumerable<Type> eventsOfUserStreams, IEnum
     /// Copies many users who are all new, as in an import: half of what an insert costs that looks for each whether it is there.
     /// Where one is there after all, nothing was done.
     /// </summary>
-    private static async Task<bool> TryCopy(KeyValuePair<StreamKey, User>[] users, NpgsqlConnection connection, CancellationToken cancellation)
+    private static async Task<bool> TryCopy(KeyValuePair<StreamKey, User>[] users, ViewTransaction transaction, CancellationToken cancellation)
     {
-        if (users.Length < CopyRows.MinRows || await IsAnyKnown([.. users.Where((_, i) => i % (users.Length / Probes) == 0)], connection, cancellation))
+        if (users.Length < CopyRows.MinRows)
+        {
+            return false;
+        }
+
+        var connection = await transaction.Connection(cancellation);
+        if (await IsAnyKnown([.. users.Where((_, i) => i % (users.Length / Probes) == 0)], connection, cancellation))
         {
             return false;
         }

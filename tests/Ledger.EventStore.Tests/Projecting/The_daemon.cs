@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Ledger.EventStore.Tests.Support;
 using Ledger.Testing;
+using Npgsql;
 using static Ledger.EventStore.Tests.Support.TestStore;
 
 namespace Ledger.EventStore.Tests.Projecting;
@@ -147,7 +148,7 @@ public sealed class The_daemon(PostgresFixture postgres)
             written = true;
             return Task.CompletedTask;
         };
-        var froze = proxy.FreezeFrom(piece => written && piece.Span.IndexOf("COMMIT"u8) >= 0);
+        var froze = proxy.FreezeFrom(piece => written && piece.Span.IndexOf("commit"u8) >= 0);
         await Deposits.Append(store.StartAppender(), 40);
         await froze.WaitAsync(Runs.Patience, Ct);
 
@@ -197,6 +198,71 @@ public sealed class The_daemon(PostgresFixture postgres)
         await node.CatchUp();
         await node.AssertViewsEqualTheLog();
         Assert.Equal(("running", null, null), ((await node.Status("Totals")).State, (await node.Status("Totals")).FailedPosition, (await node.Status("Totals")).Error));
+    }
+
+    /// <summary>A statement that goes to the server with those of other views is still known to be the one view's.</summary>
+    [Theory]
+    [InlineData("refused by the server", 5, 12)]
+    [InlineData("refused by the server", 250, 500)]
+    [InlineData("can't be sent", 5, 12)]
+    [InlineData("can't be sent", 250, 500)]
+    public async Task stops_only_the_view_whose_statement_fails(string how, int poison, int events)
+    {
+        await using var store = await TestStore.Create(postgres);
+        await store.StartAppender().Append(Request("s", [.. Enumerable.Range(0, events).Select(_ => new Deposited("a", 1))]), Ct);
+        var poisoned = new Totals { Adds = true, Poison = poison, Venom = Venom };
+        await using var node = await TestNode.Start(store, views: [poisoned, new Entries { Adds = true }]);
+
+        await node.Becomes("Totals", s => s.State == "failed", "the view fails");
+        Assert.True(await node.Views.WaitFor(["Entries"], events, Runs.Patience, Ct));
+
+        var failed = await node.Status("Totals");
+        Assert.Equal((poison - 1, poison), (failed.Position, failed.FailedPosition));
+        Assert.Contains(how == "can't be sent" ? "Offset" : "division by zero", failed.Error, StringComparison.Ordinal);
+        Assert.Equal("running", (await node.Status("Entries")).State);
+        poisoned.Poison = null;
+        Assert.True(await node.Views.Resume("Totals", Ct));
+        await node.CatchUp();
+        await node.AssertViewsEqualTheLog();
+
+        NpgsqlBatchCommand Venom() => how == "can't be sent"
+            ? new NpgsqlBatchCommand("select $1")
+            {
+                Parameters = { new NpgsqlParameter<DateTimeOffset> { TypedValue = new DateTimeOffset(2026, 11, 27, 0, 0, 0, TimeSpan.FromHours(2)) } },
+            }
+            : new NpgsqlBatchCommand("select 1 / 0"); // the error by which the daemon's own statements end a batch
+    }
+
+    [Fact]
+    public async Task reads_and_writes_a_few_events_in_one_round_trip_each()
+    {
+        await using var store = await TestStore.Create(postgres);
+        await using var proxy = new FaultProxy(store.ConnectionString);
+        await using var node = await TestNode.Start(store, TestNode.Slow, proxy, views: [new Totals { Adds = true }, new Entries { Adds = true }]);
+        await TestNode.Listen(store, 1);
+        var appender = store.StartAppender();
+        const int Rounds = 20;
+        await Deposit(1, 5); // until statements are prepared
+        var sent = 0;
+        proxy.ToServer = _ =>
+        {
+            Interlocked.Increment(ref sent);
+            return Task.FromResult(true);
+        };
+        await Deposit(6, Rounds);
+
+        // It may read once more when the notification of the append comes; to look at its statuses and to send view by view would be seven.
+        Assert.InRange(sent / (double)Rounds, 2, 3.5);
+        await node.AssertViewsEqualTheLog();
+
+        async Task Deposit(long first, int count)
+        {
+            for (var position = first; position < first + count; position++)
+            {
+                await appender.Append(Request("s", new Deposited("a", 1)), Ct);
+                Assert.True(await node.Views.WaitFor(node.Views.Names, position, Runs.Patience, Ct));
+            }
+        }
     }
 
     [Fact]

@@ -16,6 +16,12 @@ internal abstract class TestView(string name, string table) : IProjection
     /// <summary>The position of an event it can't fold.</summary>
     public long? Poison { get; set; }
 
+    /// <summary>What it adds for that event; it throws when there is none.</summary>
+    public Func<NpgsqlBatchCommand>? Venom { get; set; }
+
+    /// <summary>Whether it leaves its statement to be sent with those of others; else it is run at once.</summary>
+    public bool Adds { get; init; }
+
     /// <summary>What happens when its rows are written and its transaction is still open.</summary>
     public Func<IReadOnlyList<RecordedEvent>, Task> AfterWriting { get; set; } = _ => Task.CompletedTask;
 
@@ -36,9 +42,9 @@ internal abstract class TestView(string name, string table) : IProjection
 
     protected abstract string Upsert { get; }
 
-    public async Task Project(IReadOnlyList<RecordedEvent> events, NpgsqlConnection connection, CancellationToken cancellation)
+    public async Task Project(IReadOnlyList<RecordedEvent> events, ViewTransaction transaction, CancellationToken cancellation)
     {
-        await using var command = new NpgsqlCommand(Upsert, connection)
+        transaction.Add(new NpgsqlBatchCommand(Upsert)
         {
             Parameters =
             {
@@ -46,11 +52,15 @@ internal abstract class TestView(string name, string table) : IProjection
                 new NpgsqlParameter<string[]> { TypedValue = [.. events.Select(e => ((Deposited)e.Data!).Account)] },
                 new NpgsqlParameter<long[]> { TypedValue = [.. events.Select(e => (long)((Deposited)e.Data!).Amount)] },
             },
-        };
-        await command.ExecuteNonQueryAsync(cancellation);
+        });
+        if (!Adds)
+        {
+            await transaction.Connection(cancellation);
+        }
+
         if (events.Any(e => e.Position == Poison))
         {
-            throw new InvalidOperationException($"{Name} can't fold the event at {Poison}");
+            transaction.Add(Venom?.Invoke() ?? throw new InvalidOperationException($"{Name} can't fold the event at {Poison}"));
         }
 
         await AfterWriting(events);

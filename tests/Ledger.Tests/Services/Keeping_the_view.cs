@@ -63,7 +63,9 @@ public sealed class Keeping_the_view_of_services(TestNode node) : IClassFixture<
 
         foreach (var batch in log.Where(e => view.Events.Contains(e.Data!.GetType())).Chunk(size))
         {
-            await view.Project(batch, connection, Cancellation);
+            var writes = new ViewTransaction(connection);
+            await view.Project(batch, writes, Cancellation);
+            await writes.Send(Cancellation);
         }
 
         var rows = new StringBuilder();

@@ -136,7 +136,9 @@ public sealed class A_user_known_by_a_call(TestNode node, PostgresFixture postgr
         foreach (var batch in batches)
         {
             await using var transaction = await connection.BeginTransactionAsync(Cancellation);
-            await projection.Project(batch, connection, Cancellation);
+            var writes = new ViewTransaction(connection);
+            await projection.Project(batch, writes, Cancellation);
+            await writes.Send(Cancellation);
             await transaction.CommitAsync(Cancellation);
         }
 
