@@ -29,7 +29,7 @@ public sealed partial class Daemon : IAsyncDisposable
     private readonly PageLength _length;
     private readonly Pace _pace;
     private IReadOnlyList<ViewStatus> _statuses = [];
-    private (IReadOnlyList<ViewStatus> As, IProjection[] Members, long Position)? _together; // all that run, until something else is heard of them
+    private (IReadOnlyList<ViewStatus> As, IProjection[] Members, long Position, bool AreMany)? _together; // all that run, until something else is heard of them
     private bool _isOutdated;
     private volatile bool _isRebuildWaiting;
     private Task[] _loops = [];
@@ -349,13 +349,14 @@ public sealed partial class Daemon : IAsyncDisposable
     /// <summary>
     /// Projects each group of views once; returns whether there may be more. While all stand together it is enough to look at their
     /// statuses with each heartbeat, which whoever asks for something brings about: no progress is made with a view that was stopped.
+    /// How far they lag is then not known, but that many events came at a time is taken for a sign that many will.
     /// </summary>
     private async Task<bool> ProjectGroups(long epoch)
     {
         if (_together is { } known && ReferenceEquals(known.As, _statuses) && !_isRebuildWaiting)
         {
             _together = null;
-            return await ProjectGroup(known.Members, known.Position, long.MaxValue, epoch, known.As, alone: true, lag: 0);
+            return await ProjectGroup(known.Members, known.Position, long.MaxValue, epoch, known.As, alone: true, lag: known.AreMany ? long.MaxValue : 0);
         }
 
         (_together, _isRebuildWaiting) = (null, false);
@@ -386,13 +387,14 @@ public sealed partial class Daemon : IAsyncDisposable
     /// </summary>
     private async Task<bool> ProjectGroup(IProjection[] members, long position, long upTo, long epoch, IReadOnlyList<ViewStatus> asked, bool alone, long lag)
     {
-        var mayBeMore = false;
+        var (mayBeMore, count) = (false, 0);
         await using var reading = await _background.OpenConnectionAsync(_stopping.Token);
         var page = alone && lag >= EventReader.MinCopiedEvents ? await CopyPage(position, lag)
             : await _reader.ReadPage(reading, position, upTo, _length.Positions, _stopping.Token);
         while (page.Events is { Count: > 0 } events)
         {
-            _pace.Begin(events.Count);
+            count = events.Count;
+            _pace.Begin(count);
             foreach (var stranger in events.Where(e => e.DataType is null && _strangers.Add(e.Type)))
             {
                 LogUnknown(stranger.Type, stranger.Position);
@@ -424,7 +426,7 @@ public sealed partial class Daemon : IAsyncDisposable
 
         if (alone && !mayBeMore)
         {
-            _together = (asked, members, position);
+            _together = (asked, members, position, count >= EventReader.MinCopiedEvents);
         }
 
         return mayBeMore;

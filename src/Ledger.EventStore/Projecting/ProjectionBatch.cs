@@ -34,6 +34,7 @@ internal static class ProjectionBatch
         }
         catch (Exception exception) when (exception is not (ProjectionFailedException or ProjectionFencedException) && !DatabaseErrors.IsUnavailable(exception))
         {
+            database.Clear(); // after an error in a batch, Npgsql may not know what it has prepared on the connection
             written = await Write(database, views, events, from, epoch, options, apart: true); // and see whose it is
         }
 
@@ -107,6 +108,7 @@ internal static class ProjectionBatch
         }
         catch (StatementFailedException failure) when (failure.SqlState == PostgresErrorCodes.DivisionByZero)
         {
+            database.Clear();
             return failure.Statement == noted ? false : throw new ProjectionFencedException();
         }
     }
