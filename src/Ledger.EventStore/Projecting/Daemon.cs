@@ -289,7 +289,7 @@ public sealed partial class Daemon : IAsyncDisposable
     {
         if (Interlocked.Exchange(ref _epoch, epoch) != epoch)
         {
-            _views.Kept(epoch != 0);
+            _views.Kept(IsLeader); // of two who change it at once, whoever comes last says what holds
             LogLeading(epoch != 0, epoch);
         }
     }

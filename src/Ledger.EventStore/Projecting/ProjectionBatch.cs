@@ -27,12 +27,14 @@ internal static class ProjectionBatch
             "project", ActivityKind.Consumer, default(ActivityContext), tags: null, links: commands.Select(c => new ActivityLink(c)));
         activity?.SetTag("ledger.position", events[^1].Position);
         activity?.SetTag("ledger.events", events.Count);
+        var apart = events.Count >= CopyRows.MinRows;
         bool written;
         try
         {
-            written = await Write(database, views, events, from, epoch, options, apart: events.Count >= CopyRows.MinRows);
+            written = await Write(database, views, events, from, epoch, options, apart);
         }
-        catch (Exception exception) when (exception is not (ProjectionFailedException or ProjectionFencedException) && !DatabaseErrors.IsUnavailable(exception))
+        catch (Exception exception) when (
+            !apart && exception is not (ProjectionFailedException or ProjectionFencedException) && !DatabaseErrors.IsUnavailable(exception))
         {
             database.Clear(); // after an error in a batch, Npgsql may not know what it has prepared on the connection
             written = await Write(database, views, events, from, epoch, options, apart: true); // and see whose it is

@@ -69,10 +69,10 @@ public sealed class ViewTransaction
 }
 
 /// <summary>A statement failed that belongs to no view.</summary>
-internal sealed class StatementFailedException(object statement, PostgresException inner) : Exception(inner.Message, inner)
+internal sealed class StatementFailedException(NpgsqlBatchCommand statement, PostgresException inner) : Exception(inner.Message, inner)
 {
     /// <summary>The statement as it was added.</summary>
-    public object Statement => statement;
+    public NpgsqlBatchCommand Statement => statement;
 
     /// <summary>What the server said of it.</summary>
     public string SqlState => inner.SqlState;

@@ -112,7 +112,8 @@ public sealed class Views
         }
 
         await Refresh(cancellation); // says so when the database is away
-        return await WaitFor(views, position, wait - Stopwatch.GetElapsedTime(began) is var left && left > TimeSpan.Zero ? left : TimeSpan.Zero, cancellation);
+        var left = wait - Stopwatch.GetElapsedTime(began);
+        return await WaitFor(views, position, left > TimeSpan.Zero ? left : TimeSpan.Zero, cancellation);
     }
 
     /// <summary>How far every view is, and what is wrong with it; one primary-key look-up a view.</summary>

@@ -86,9 +86,7 @@ public sealed class The_view_of_campaigns(PostgresFixture postgres, ITestOutputH
         foreach (var batch in batches)
         {
             await using var transaction = await connection.BeginTransactionAsync(Cancellation);
-            var writes = new ViewTransaction(connection);
-            await projection.Project(batch, writes, Cancellation);
-            await writes.Send(Cancellation);
+            await projection.Write(batch, connection, Cancellation);
             await transaction.CommitAsync(Cancellation);
             await AssertBalanced(connection);
         }

@@ -139,9 +139,7 @@ public sealed class The_view_of_the_history(PostgresFixture postgres, ITestOutpu
         foreach (var batch in batches)
         {
             await using var transaction = await connection.BeginTransactionAsync(Cancellation);
-            var writes = new ViewTransaction(connection);
-            await projection.Project(batch, writes, Cancellation);
-            await writes.Send(Cancellation);
+            await projection.Write(batch, connection, Cancellation);
             await transaction.CommitAsync(Cancellation);
         }
 

@@ -46,7 +46,7 @@ public sealed class Exporting_telemetry(PostgresFixture postgres)
 
         var project = Assert.Single(receiver.Spans, s => s.Name == "project" && s.Links.Contains(append.Id));
         Assert.Equal((ReceivedSpan.Consumer, "1", "1"), (project.Span.Kind, project.Tags["ledger.position"], project.Tags["ledger.events"]));
-        Assert.Contains(receiver.Spans, s => s.Scope == "Npgsql" && s.Parent == project.Id && s.Name.Contains("insert users", StringComparison.Ordinal));
+        Assert.Contains(receiver.Spans, s => s.Scope == "Npgsql" && s.Parent == project.Id && s.Name == "select, insert users, insert history_marks, …");
         var visible = Assert.Single(In(receiver, Trace), s => s.Name == "visible");
         Assert.Equal((append.Id, project.Id), (visible.Parent, Assert.Single(visible.Links)));
         Assert.Contains("Users", visible.Tags["ledger.views"], StringComparison.Ordinal);

@@ -63,9 +63,7 @@ public sealed class Keeping_the_view_of_services(TestNode node) : IClassFixture<
 
         foreach (var batch in log.Where(e => view.Events.Contains(e.Data!.GetType())).Chunk(size))
         {
-            var writes = new ViewTransaction(connection);
-            await view.Project(batch, writes, Cancellation);
-            await writes.Send(Cancellation);
+            await view.Write(batch, connection, Cancellation);
         }
 
         var rows = new StringBuilder();

@@ -130,9 +130,7 @@ public sealed class The_views_of_calls(PostgresFixture postgres, ITestOutputHelp
         foreach (var batch in batches)
         {
             await using var transaction = await connection.BeginTransactionAsync(Cancellation);
-            var writes = new ViewTransaction(connection);
-            await projection.Project(batch, writes, Cancellation);
-            await writes.Send(Cancellation);
+            await projection.Write(batch, connection, Cancellation);
             await transaction.CommitAsync(Cancellation);
         }
 

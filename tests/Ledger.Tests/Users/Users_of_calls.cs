@@ -136,9 +136,7 @@ public sealed class A_user_known_by_a_call(TestNode node, PostgresFixture postgr
         foreach (var batch in batches)
         {
             await using var transaction = await connection.BeginTransactionAsync(Cancellation);
-            var writes = new ViewTransaction(connection);
-            await projection.Project(batch, writes, Cancellation);
-            await writes.Send(Cancellation);
+            await projection.Write(batch, connection, Cancellation);
             await transaction.CommitAsync(Cancellation);
         }
 
