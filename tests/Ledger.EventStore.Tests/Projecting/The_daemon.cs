@@ -251,7 +251,7 @@ public sealed class The_daemon(PostgresFixture postgres)
         };
         await Deposit(6, Rounds);
 
-        // It may read once more when the notification comes, and the sealer has a few; with its statuses and view by view it was eight and more.
+        // It may read once more when the notification comes, and the sealer has a few; with its statuses and view by view it was 6.7.
         Assert.InRange(sent / (double)Rounds, 2, 5);
         await node.AssertViewsEqualTheLog();
 
